@@ -1,1 +1,19 @@
-//! placeholder
+//! The RIFT protocol, without input or output.
+//!
+//! This crate owns what both ends say to each other and when: framing, messages, sessions, recovery,
+//! rate control, pacing. It has no socket, clock, thread or `unsafe`; whoever drives it passes in
+//! datagrams and the time, and takes out datagrams, events and the time of the next call. The same
+//! seed and inputs give the same outputs, bit for bit.
+#![forbid(unsafe_code)]
+
+mod bitrate;
+mod drop_reason;
+mod id;
+pub mod message;
+mod time;
+pub mod wire;
+
+pub use bitrate::Bitrate;
+pub use drop_reason::{DropCounters, DropReason};
+pub use id::{Alias, FrameId, GroupId, HandshakeId, PacketId};
+pub use time::Timestamp;

@@ -1,1 +1,2 @@
-//! placeholder
+#![allow(missing_docs)]
+pub const TAG_LEN: usize = 16;
