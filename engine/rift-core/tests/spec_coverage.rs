@@ -107,7 +107,7 @@ fn every_must_is_proved_by_a_test_that_names_it() {
         match (proved.get(id), uncovered.contains(id)) {
             (None, false) => faults.push(format!("{id}: no test proves it:{}", spec[id])),
             (Some(file), true) => {
-                faults.push(format!("{id}: proved in {}, so take it off spec/uncovered.txt", file.display()))
+                faults.push(format!("{id}: proved in {}, so take it off spec/uncovered.txt", file.display()));
             }
             _ => {}
         }
