@@ -3,13 +3,13 @@
 //! The bytes are those of the generic encoder for `spec/rift.proto`, proved by property test.
 
 use super::{InputEvent, InputState, TimedEvent};
+use crate::DropReason;
+#[cfg(test)]
+use crate::Timestamp;
 use crate::message::Malformed;
 use crate::message::field::{
     Reader, Value, Writer, bytes_field_len, float_field_len, varint_field_len, varint_len,
 };
-use crate::DropReason;
-#[cfg(test)]
-use crate::Timestamp;
 
 const MESSAGE_INPUT: u32 = 2;
 const MESSAGE_INPUT_BATCH: u32 = 100;
@@ -40,12 +40,8 @@ impl ReceivedBatch {
     }
 
     fn read(content: &[u8]) -> Result<Self, Malformed> {
-        let mut batch = Self {
-            first_sequence: 0,
-            events: [None; EVENTS_MAX],
-            count: 0,
-            state: InputState::default(),
-        };
+        let mut batch =
+            Self { first_sequence: 0, events: [None; EVENTS_MAX], count: 0, state: InputState::default() };
         let mut fields = Reader::new(content);
         while let Some((number, value)) = fields.field()? {
             match number {
@@ -296,7 +292,8 @@ pub(super) mod tests {
             (-9.0f32..9.0, -9.0f32..9.0).prop_map(|(dx, dy)| InputEvent::MouseMoveRelative { dx, dy }),
             (-9.0f32..9.0, -9.0f32..9.0).prop_map(|(dx, dy)| InputEvent::Scroll { dx, dy }),
             (0..=KEY_MAX, any::<bool>()).prop_map(|(keycode, pressed)| InputEvent::Key { keycode, pressed }),
-            (0u8..32, any::<bool>()).prop_map(|(button, pressed)| InputEvent::MouseButton { button, pressed }),
+            (0u8..32, any::<bool>())
+                .prop_map(|(button, pressed)| InputEvent::MouseButton { button, pressed }),
             (0..GAMEPADS, any::<u8>(), unit).prop_map(|(gamepad, axis, value)| InputEvent::GamepadAxis {
                 gamepad,
                 axis,
@@ -398,13 +395,15 @@ pub(super) mod tests {
 
     #[test]
     fn the_longest_batch_fits_a_default_datagram() {
-        let longest = TimedEvent {
-            at: LATEST,
-            event: InputEvent::GamepadAxis { gamepad: 3, axis: 255, value: 0.7 },
-        };
+        let longest =
+            TimedEvent { at: LATEST, event: InputEvent::GamepadAxis { gamepad: 3, axis: 255, value: 0.7 } };
         let mut state = InputState::default();
         for button in 0..PRESSED_MAX as u8 {
-            state.apply(&InputEvent::GamepadButton { gamepad: 2 + button / 32, button: button % 32, pressed: true });
+            state.apply(&InputEvent::GamepadButton {
+                gamepad: 2 + button / 32,
+                button: button % 32,
+                pressed: true,
+            });
         }
         state.set_buttons(u32::MAX);
         assert_eq!(state.listed(), PRESSED_MAX);

@@ -118,8 +118,7 @@ mod tests {
     }
 
     fn batch(first: u64, events: &[InputEvent], state: &InputState) -> Vec<u8> {
-        let timed: Vec<_> =
-            events.iter().map(|&event| TimedEvent { at: Timestamp::ZERO, event }).collect();
+        let timed: Vec<_> = events.iter().map(|&event| TimedEvent { at: Timestamp::ZERO, event }).collect();
         let mut out = [0; 1166];
         let len = super::super::batch::encode_batch(first, timed.iter(), state, &mut out).unwrap();
         content(&out[..len]).to_vec()
@@ -177,11 +176,8 @@ mod tests {
         assert_eq!(receiver.handle_batch(&zero, |_| {}), Err(DropReason::Malformed));
         let wraps = batch(u64::MAX, &[key(1, true)], &InputState::default());
         assert_eq!(receiver.handle_batch(&wraps, |_| {}), Err(DropReason::Malformed));
-        let everything = proto::InputBatch {
-            first_sequence: 1,
-            pressed_keys: (0..700).collect(),
-            ..Default::default()
-        };
+        let everything =
+            proto::InputBatch { first_sequence: 1, pressed_keys: (0..700).collect(), ..Default::default() };
         assert_eq!(receiver.handle_batch(&everything.encode_to_vec(), |_| {}), Err(DropReason::Malformed));
     }
 
@@ -189,8 +185,13 @@ mod tests {
     enum Step {
         Submit(InputEvent),
         /// Packets of the client in flight: deliver number n (modulo), keep or remove it.
-        Deliver { pick: usize, keep: bool },
-        Lose { pick: usize },
+        Deliver {
+            pick: usize,
+            keep: bool,
+        },
+        Lose {
+            pick: usize,
+        },
         Wait(u64),
     }
 

@@ -97,11 +97,9 @@ impl InputState {
         let number = entry as u16;
         let event = match entry >> 16 {
             0 => InputEvent::Key { keycode: number, pressed: true },
-            gamepad if gamepad <= u32::from(GAMEPADS) && number < 32 => InputEvent::GamepadButton {
-                gamepad: gamepad as u8 - 1,
-                button: number as u8,
-                pressed: true,
-            },
+            gamepad if gamepad <= u32::from(GAMEPADS) && number < 32 => {
+                InputEvent::GamepadButton { gamepad: gamepad as u8 - 1, button: number as u8, pressed: true }
+            }
             _ => return,
         };
         self.apply(&event);
@@ -131,7 +129,8 @@ mod tests {
     fn event() -> impl Strategy<Value = InputEvent> {
         prop_oneof![
             (0..=KEY_MAX, any::<bool>()).prop_map(|(keycode, pressed)| InputEvent::Key { keycode, pressed }),
-            (0u8..32, any::<bool>()).prop_map(|(button, pressed)| InputEvent::MouseButton { button, pressed }),
+            (0u8..32, any::<bool>())
+                .prop_map(|(button, pressed)| InputEvent::MouseButton { button, pressed }),
             (0..GAMEPADS, 0u8..32, any::<bool>()).prop_map(|(gamepad, button, pressed)| {
                 InputEvent::GamepadButton { gamepad, button, pressed }
             }),
