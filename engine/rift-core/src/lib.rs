@@ -8,8 +8,11 @@
 
 mod bitrate;
 mod drop_reason;
+pub mod endpoint;
 mod id;
+pub mod input;
 pub mod message;
+pub mod session;
 mod time;
 pub mod wire;
 
