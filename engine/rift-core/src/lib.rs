@@ -8,8 +8,10 @@
 
 mod bitrate;
 mod drop_reason;
+pub mod fec;
 mod id;
 pub mod message;
+pub mod send;
 mod time;
 pub mod wire;
 
