@@ -384,16 +384,29 @@ fn arrival_times_are_on_the_clock() {
     let mut udp = UringUdp::open(UringUdpConfig { arrival_times: true, ..config(V4) }).unwrap();
     let sender = UdpSocket::bind(V4).unwrap();
     udp.turn(Some(0)).unwrap();
-    for _ in 0..10 {
+    let mut exact = 0;
+    for _ in 0..200 {
         let before = Clock.now();
         sender.send_to(b"x", udp.local_addr()).unwrap();
         let after = Clock.now();
         thread::sleep(Duration::from_millis(2));
         let arrival = receive(&mut udp, 1)[0].arrival_ns.unwrap();
+        let received = Clock.now();
         // The two clocks are read one after the other; allow for what lies between.
-        let slack = 100_000;
-        assert!(before - slack < arrival && arrival < after + slack, "{before} {arrival} {after}");
+        let slack = 20_000;
+        assert!(before < arrival + slack && arrival < received + slack, "{before} {arrival} {received}");
+        // The kernel switches its stamps on a little after they were asked for; until then it stamps when it hands
+        // the datagram over. From the first real one on, all are real.
+        if arrival < after + slack {
+            exact += 1;
+        } else {
+            assert_eq!(exact, 0, "{before} {arrival} {after}");
+        }
+        if exact == 10 {
+            return;
+        }
     }
+    panic!("no stamp was taken on arrival");
 }
 
 #[test]
