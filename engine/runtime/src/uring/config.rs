@@ -16,7 +16,8 @@ pub struct UringUdpConfig {
     /// port that another program of the same user holds is no longer noticed.
     pub reuse_port: bool,
     /// Report when the kernel got each batch ([`Received::arrival_ns`](crate::transport::Received)). Costs
-    /// the kernel one clock read per packet.
+    /// the kernel one clock read per packet. For some milliseconds after opening, the stamp may instead be the
+    /// moment at which the kernel handed the batch over.
     pub arrival_times: bool,
     /// Receive buffers of 64 KiB; a power of two, 2 to 4096. Each holds one GRO batch.
     pub rx_buffers: usize,
