@@ -10,6 +10,7 @@ mod bitrate;
 mod drop_reason;
 mod id;
 pub mod message;
+pub mod receive;
 mod time;
 pub mod wire;
 
