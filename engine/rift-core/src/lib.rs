@@ -9,9 +9,11 @@
 mod bitrate;
 mod drop_reason;
 pub mod endpoint;
+pub mod fec;
 mod id;
 pub mod input;
 pub mod message;
+pub mod send;
 pub mod session;
 mod time;
 pub mod wire;
