@@ -3,9 +3,8 @@
 //! Owns the path, keys, reliable messages, pings and the end of one session. Never knows what the
 //! session carries. Invariant: what is handed on was opened with the session's keys, once.
 
-use rift_crypto::{Established, PacketKeys};
+use rift_crypto::PacketKeys;
 
-use super::bodies::Introduction;
 use super::keys::{Opener, RenewalRule, Sealer, Use};
 use super::reliable::{ReliableReceiver, ReliableSender};
 use super::rtt::{Pinger, RttEstimator};
@@ -51,17 +50,6 @@ impl Channel {
             local_alias,
             remote_alias,
         }
-    }
-
-    /// The channel of a finished handshake in which the peer introduced itself.
-    pub(crate) fn of(
-        now: Timestamp,
-        established: Established,
-        local_alias: Alias,
-        peer: &Introduction,
-        config: &LinkConfig,
-    ) -> Self {
-        Self::new(now, established.keys, local_alias, peer.alias, config)
     }
 }
 
@@ -166,9 +154,9 @@ impl Link {
         (self.channel.sealer.generation(), self.channel.opener.generation())
     }
 
-    /// The longest body that fits a datagram.
-    pub(crate) fn body_len_max(&self) -> usize {
-        self.datagram_len - TRANSPORT_OVERHEAD
+    /// The longest datagram, in bytes.
+    pub(crate) fn datagram_len(&self) -> usize {
+        self.datagram_len
     }
 
     /// The extensions were agreed on.
@@ -396,12 +384,12 @@ impl Link {
         if let Some(ending) = &self.ending {
             return if ending.left == 0 { Timestamp::NEVER } else { ending.next_at };
         }
-        if self.pong_due.is_some() || self.incoming.is_ack_due() {
-            return Timestamp::ZERO;
-        }
         if self.channel.sealer.available(Use::Upkeep) == 0 {
             // Nothing can leave until the peer acknowledges the key.
             return self.last_received.plus_micros(self.timeout_us);
+        }
+        if self.pong_due.is_some() || self.incoming.is_ack_due() {
+            return Timestamp::ZERO;
         }
         self.pinger
             .poll_timeout()
