@@ -15,6 +15,7 @@ pub mod input;
 pub mod message;
 pub mod send;
 pub mod session;
+pub mod receive;
 mod time;
 pub mod wire;
 
