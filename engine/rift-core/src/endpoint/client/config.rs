@@ -1,6 +1,6 @@
 //! What a client is told at start.
 
-use rift_crypto::Identity;
+use rift_crypto::{Identity, Pin};
 
 use crate::endpoint::Path;
 use crate::message::proto::{Codec, Platform, Resolution};
@@ -71,6 +71,8 @@ pub struct ExpectedHost {
 pub enum Purpose {
     /// To show the host's display.
     Stream,
+    /// To be put on the host's allow-list.
+    Pair(Pin),
     /// To measure the round trip; no stream is asked for.
     Ping,
 }
