@@ -8,8 +8,13 @@
 
 mod bitrate;
 mod drop_reason;
+pub mod endpoint;
+pub mod fec;
 mod id;
+pub mod input;
 pub mod message;
+pub mod session;
+pub mod send;
 mod time;
 pub mod wire;
 

@@ -1,11 +1,15 @@
-//! Cost of sealing and opening one 1200-byte packet body, for each suite, and of the checks around.
+//! Cost of sealing and opening one 1200-byte packet body, for each suite, of the replay check around
+//! it, and of a whole handshake of both sides.
 //!
 //! Run: `cargo bench -p rift-crypto --bench packet`
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use rift_crypto::{HEADER_LEN, OpenKey, ReplayWindow, SealKey, Suite, TAG_LEN};
+use rift_crypto::{
+    CookieKey, Established, HEADER_LEN, HandshakeError, Identity, Initiator, MAX_MESSAGE_LEN, OpenKey,
+    ReplayWindow, Responder, SealKey, Suite, TAG_LEN,
+};
 
 const BODY_LEN: usize = 1200;
 
@@ -50,5 +54,42 @@ fn packets(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, packets);
+fn handshakes(c: &mut Criterion) {
+    let identity = |seed| Identity::from_seed([seed; 32]).expect("any seed is an identity");
+    let (client, host) = (identity(1), identity(2));
+    c.bench_function("handshake/xx_both_sides", |b| b.iter(|| black_box(xx(&client, &host))));
+    c.bench_function("handshake/ik_both_sides", |b| b.iter(|| black_box(ik(&client, &host))));
+
+    let cookies = CookieKey::new([1; 32]);
+    let addr = "192.0.2.7:4810".parse().expect("an address");
+    c.bench_function("cookie/issue", |b| b.iter(|| black_box(cookies.issue(&addr, 7, 9))));
+}
+
+fn xx(client: &Identity, host: &Identity) -> Result<Established, HandshakeError> {
+    let mut buf = [0; MAX_MESSAGE_LEN];
+    let mut initiator = Initiator::xx(client, Suite::supported())?;
+    let mut responder = Responder::xx(host)?;
+    let len = initiator.write_msg1(b"", &mut buf)?;
+    responder.read_msg1(&buf[..len])?;
+    let len = responder.write_msg2(Suite::ChaCha20Poly1305, b"", &mut buf)?;
+    initiator.read_msg2(&buf[..len])?;
+    let len = initiator.write_msg3(b"", &mut buf)?;
+    responder.read_msg3(&buf[..len])?;
+    initiator.into_keys()?;
+    responder.into_keys()
+}
+
+fn ik(client: &Identity, host: &Identity) -> Result<Established, HandshakeError> {
+    let mut buf = [0; MAX_MESSAGE_LEN];
+    let mut initiator = Initiator::ik(client, host.static_public(), host.wavry_id(), Suite::supported())?;
+    let mut responder = Responder::ik(host)?;
+    let len = initiator.write_msg1(b"", &mut buf)?;
+    responder.read_msg1(&buf[..len])?;
+    let len = responder.write_msg2(Suite::ChaCha20Poly1305, b"", &mut buf)?;
+    initiator.read_msg2(&buf[..len])?;
+    initiator.into_keys()?;
+    responder.into_keys()
+}
+
+criterion_group!(benches, packets, handshakes);
 criterion_main!(benches);

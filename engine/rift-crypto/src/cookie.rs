@@ -122,7 +122,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Computed with Python's hmac module.
+    /// Printed by `tests/golden.py`.
     #[test]
     fn cookie_matches_an_independent_hmac() {
         let cookie = key().issue(&addr("192.0.2.7:4810"), 0x0102_0304_0506_0708, MINUTE);

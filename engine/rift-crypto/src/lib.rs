@@ -2,6 +2,7 @@
 //! sealed with them.
 //!
 //! Owns: long-term identities and their file, the Noise handshakes, the packet keys and their
+//! renewal, the replay window, the RETRY cookie, PIN pairing, and the two lists of peers an
 //! operator can read and edit (who may connect, which hosts are known).
 //!
 //! Never does: sockets, clocks, threads, retransmission, padding, headers. It is handed bytes and
@@ -55,13 +56,17 @@ mod id;
 mod identity;
 mod kdf;
 mod packet;
+mod pairing;
 mod replay;
 mod suite;
 
 pub use cookie::{COOKIE_LEN, CookieKey};
 pub use ephemeral::EphemeralSecret;
 pub use error::CryptoError;
+pub use files::allow_list::{AllowList, AllowedPeer};
 pub use files::identity_file::{Created, IdentityError};
+pub use files::known_hosts::{KnownHost, KnownHosts};
+pub use files::list_file::{BadLine, ListError, MAX_LIST_BYTES};
 pub use handshake::initiator::Initiator;
 pub use handshake::payload::{self, MAX_APP_LEN};
 pub use handshake::responder::Responder;
@@ -69,5 +74,10 @@ pub use handshake::{Established, HandshakeError, MAX_MESSAGE_LEN, Msg1, Msg2, Ms
 pub use id::{ParseWavryIdError, WavryId};
 pub use identity::Identity;
 pub use packet::{HEADER_LEN, OpenError, OpenKey, PacketKeys, SealKey, TAG_LEN};
+pub use pairing::client::{PairingClient, PairingClientConfirmed};
+pub use pairing::gate::{PairingGate, PairingHost};
+pub use pairing::message::{PairingMessage, Refusal};
+pub use pairing::pin::{ParsePinError, Pin};
+pub use pairing::{CONFIRM_LEN, PairingError, SPAKE_LEN};
 pub use replay::{Replay, ReplayWindow};
 pub use suite::{Suite, SuiteList};

@@ -1,9 +1,11 @@
 //! Golden vectors: with fixed keys, every byte this crate puts on the wire is the byte an independent
 //! implementation puts there.
 //!
-//! The expected values were computed in Python from the specifications (Noise revision 34 on
-//! `hashlib.blake2s`; X25519, Ed25519, AEADs and HKDF of `cryptography` 48), sharing no code with this
-//! crate. Seeds: client identity 01.., host identity 02.., client ephemeral 03.., host ephemeral 04...
+//! The expected values are those that `tests/golden.py` prints, which was written from the
+//! specifications (Noise revision 34 on hashlib's BLAKE2s; X25519, Ed25519, AEADs and HKDF of the
+//! Python package `cryptography`) and shares no code with this crate.
+//!
+//! Seeds: client identity 01.., host identity 02.., client ephemeral 03.., host ephemeral 04...
 
 #![allow(clippy::unwrap_used)] // helper functions here are test code too
 

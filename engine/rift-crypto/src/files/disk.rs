@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 /// Permission bits of everything created here: the owner's only.
@@ -24,6 +24,23 @@ pub(super) fn create_new(path: &Path, contents: &[u8]) -> io::Result<()> {
         result => result?,
     }
     sync_dir(dir)
+}
+
+/// Puts `contents` in the place of `path`, existing or not, with the permission bits `mode`.
+pub(super) fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
+    let staged = Staged::write(path, contents, mode)?;
+    std::fs::rename(&staged.path, path)?;
+    sync_dir(parent(path))
+}
+
+/// Holds off every other writer that also asks, until the returned handle is dropped. The lock is
+/// on the directory, so it survives the file being replaced.
+pub(super) fn lock_dir_of(path: &Path) -> io::Result<File> {
+    let dir = parent(path);
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(dir)?;
+    let handle = File::open(dir)?;
+    rustix::fs::flock(&handle, FlockOperation::LockExclusive)?;
+    Ok(handle)
 }
 
 /// A complete file beside its destination, removed on drop if it was not moved there.

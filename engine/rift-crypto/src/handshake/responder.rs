@@ -13,8 +13,8 @@ use crate::{EphemeralSecret, Identity, Suite, SuiteList, WavryId};
 /// A handshake from the responder's side. Steps run in the order of the methods; one that is not
 /// next is [`HandshakeError::OutOfOrder`].
 ///
-/// Making one costs two X25519 operations before the first byte of the peer is looked at, so under
-/// load ask for a [cookie](crate::CookieKey) first.
+/// A first message makes the responder do several X25519 operations, so under load ask for a
+/// [cookie](crate::CookieKey) before making one of these.
 pub struct Responder {
     noise: HandshakeState,
     pattern: Pattern,

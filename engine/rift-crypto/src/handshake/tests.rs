@@ -124,3 +124,37 @@ fn packet_keys_are_the_split_keys_and_not_the_handshake_hash() {
     assert_ne!(tag, sealed_by(split.1));
     assert_ne!(tag, sealed_by(hash));
 }
+
+/// A host that follows Noise to the letter and puts whatever it likes into its payload.
+fn answer_with(payload: impl Fn(&Identity) -> Vec<u8>) -> Result<Msg2, HandshakeError> {
+    let (client, host) = (identity(1), identity(2));
+    let mut buf = [0; MAX_MESSAGE_LEN];
+    let mut initiator = Initiator::xx(&client, &[Suite::ChaCha20Poly1305]).unwrap();
+    let mut noise = builder(Pattern::Xx, EphemeralSecret::generate().unwrap().into_bytes())
+        .unwrap()
+        .local_private_key(&**host.static_private())
+        .unwrap()
+        .build_responder()
+        .unwrap();
+    let len = initiator.write_msg1(b"", &mut buf).unwrap();
+    noise.read_message(&buf[..len], &mut [0; MAX_MESSAGE_LEN]).unwrap();
+    let mut out = [0; 2048];
+    let len = noise.write_message(&payload(&host), &mut out).unwrap();
+    let result = initiator.read_msg2(&out[..len]);
+    assert_eq!(result.is_ok(), initiator.write_msg3(b"", &mut buf).is_ok());
+    result
+}
+
+#[test]
+fn authentic_message_with_a_bad_payload_ends_the_handshake() {
+    let payload =
+        |suite: u8, app: usize| move |host: &Identity| [&[suite][..], host.proof(), &vec![0; app]].concat();
+    assert!(answer_with(payload(1, 0)).is_ok());
+    assert!(answer_with(payload(1, payload::MAX_APP_LEN)).is_ok());
+    assert_eq!(answer_with(payload(2, 0)), Err(HandshakeError::SuiteNotOffered));
+    assert_eq!(answer_with(payload(77, 0)), Err(HandshakeError::SuiteNotOffered));
+    assert_eq!(answer_with(payload(1, payload::MAX_APP_LEN + 1)), Err(HandshakeError::Malformed));
+    assert_eq!(answer_with(payload(1, 900)), Err(HandshakeError::Malformed));
+    assert_eq!(answer_with(|_| Vec::new()), Err(HandshakeError::Malformed));
+    assert_eq!(answer_with(|host| [&[1], &host.proof()[..95]].concat()), Err(HandshakeError::Malformed));
+}
