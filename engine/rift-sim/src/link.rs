@@ -222,11 +222,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_newest() {
-        let config = LinkConfig {
-            rate: Some(Bitrate::from_mbps(8)),
-            queue_bytes_max: 3_000,
-            ..LinkConfig::default()
-        };
+        let config =
+            LinkConfig { rate: Some(Bitrate::from_mbps(8)), queue_bytes_max: 3_000, ..LinkConfig::default() };
         let mut link = Link::new(config, 1);
         let fates: Vec<_> = (0..5).map(|_| link.send(at(0), 972)).collect();
         assert_eq!(fates.iter().filter(|&&f| f == Fate::QueueFull).count(), 2);
@@ -239,8 +236,7 @@ mod tests {
         let jittery = LinkConfig { delay_us: 5_000, jitter_us: 4_000, ..LinkConfig::default() };
         let overtaken = |config: LinkConfig| {
             let mut link = Link::new(config, 7);
-            let times: Vec<_> =
-                (0..2_000).filter_map(|i| arrival(link.send(at(i * 100), 500))).collect();
+            let times: Vec<_> = (0..2_000).filter_map(|i| arrival(link.send(at(i * 100), 500))).collect();
             assert!(times.iter().zip(0u64..).all(|(&t, i)| t >= at(i * 100 + 5_000)));
             times.windows(2).filter(|w| w[1] < w[0]).count()
         };

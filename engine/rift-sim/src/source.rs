@@ -148,14 +148,8 @@ impl Source {
             self.references.pop_front();
         }
         self.references.push_back(id);
-        let truth = FrameTruth {
-            id,
-            captured_at: now,
-            keyframe,
-            reference,
-            slices,
-            slice_count: self.config.slices,
-        };
+        let truth =
+            FrameTruth { id, captured_at: now, keyframe, reference, slices, slice_count: self.config.slices };
         if self.truths.len() == TRUTHS_MAX {
             self.truths.pop_front();
         }

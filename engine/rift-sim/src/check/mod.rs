@@ -8,11 +8,12 @@ pub mod player;
 pub mod wire;
 
 use core::fmt;
+use std::collections::BTreeMap;
 
 use rift_core::Timestamp;
 
-/// Violations that are kept with their text; more are only counted.
-const KEPT_MAX: usize = 50;
+/// Violations of each rule that are kept with their text; more are only counted.
+const KEPT_MAX: u64 = 5;
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +46,7 @@ pub enum Rule {
     KeyStuck,
     /// After a quiet time both ends agree on what is down and where the pointer is.
     InputState,
-    /// Polling an endpoint comes to an end.
+    /// Polling an endpoint comes to an end. A run that breaks this ends there.
     Endless,
     /// The session stands when the scenario says so.
     Connected,
@@ -73,14 +74,15 @@ impl fmt::Display for Violation {
 #[derive(Clone, Debug, Default)]
 pub struct Violations {
     kept: Vec<Violation>,
-    count: u64,
+    counts: BTreeMap<Rule, u64>,
 }
 
 impl Violations {
     /// Adds one.
     pub fn add(&mut self, at: Timestamp, rule: Rule, detail: impl fmt::Display) {
-        self.count += 1;
-        if self.kept.len() < KEPT_MAX {
+        let count = self.counts.entry(rule).or_default();
+        *count += 1;
+        if *count <= KEPT_MAX {
             self.kept.push(Violation { at, rule, detail: detail.to_string() });
         }
     }
@@ -88,18 +90,18 @@ impl Violations {
     /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.count
+        self.counts.values().sum()
     }
 
-    /// The first of them.
+    /// The first of each rule.
     #[must_use]
     pub fn kept(&self) -> &[Violation] {
         &self.kept
     }
 
-    /// Whether `rule` was broken, among the violations kept.
+    /// Whether `rule` was broken.
     #[must_use]
     pub fn broke(&self, rule: Rule) -> bool {
-        self.kept.iter().any(|v| v.rule == rule)
+        self.counts.contains_key(&rule)
     }
 }

@@ -36,7 +36,7 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "wifi",
         about: "jitter, reordering, copies and damage with some loss",
-        text: "name wifi; duration 60s; down rate 80Mbit/s delay 3ms jitter 4ms queue 300kB loss 0.5% reorder 0.5% 2ms
+        text: "name wifi; duration 60s; down rate 80Mbit/s delay 3ms jitter 4ms queue 300kB loss 0.5% reorder 0.5% 2ms \
                duplicate 0.2% corrupt 0.1%; up rate 40Mbit/s delay 3ms jitter 4ms loss 0.5% reorder 0.5% 2ms;
                video rate 15Mbit/s; limit latency 130ms freeze 100ms shown 97% stuck 1s",
     },
