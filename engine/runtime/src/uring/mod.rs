@@ -417,7 +417,10 @@ fn on_receive(
         rx.on_unused(buffer);
     }
     match -completion.result() {
-        libc::ENOBUFS => counters.receive_enobufs += 1,
+        libc::ENOBUFS => {
+            counters.receive_enobufs += 1;
+            rx.on_dry();
+        }
         libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
         errno => {
             // An ICMP error of an earlier send, for instance. A socket that only fails is broken.
