@@ -6,7 +6,7 @@
 //!   socket with GRO that nobody reads
 //! * receive: turn and poll, against `recvmsg` with GRO and the same control data, 16 batches waiting
 //! * echo: one 64-byte datagram there and back, both ends on the transport (sleeping, busy), against both ends
-//!   on blocking sockets
+//!   on blocking sockets; threads left to the scheduler, and pinned to two cores
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
 use wavry_runtime::clock::Clock;
+use wavry_runtime::cores;
 use wavry_runtime::transport::{Transmit, Transport};
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
 
@@ -33,7 +34,8 @@ const SAMPLES: usize = 31;
 const ECHOES: usize = 2_000;
 
 fn main() {
-    print_ratios();
+    // On a thread of its own, because it pins itself.
+    thread::spawn(print_ratios).join().unwrap();
     let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
@@ -86,7 +88,7 @@ impl Send {
     fn new() -> Self {
         Self {
             uring: open(false),
-            raw: raw::Socket::bind(),
+            raw: raw::Socket::bind(1),
             // Not zeroes: those would all be the kernel's one zero page, which is always in the cache.
             buffers: vec![vec![1; BATCH]; BATCHES],
             uring_sink: open(false),
@@ -126,11 +128,15 @@ struct Receive {
 }
 
 impl Receive {
-    fn new(rx_buffers: usize) -> Self {
-        let bind = "127.0.0.1:0".parse().unwrap();
-        let mut uring = UringUdp::open(UringUdpConfig { rx_buffers, ..UringUdpConfig::new(bind) }).unwrap();
+    fn new(raw_buffers: usize) -> Self {
+        let mut uring = open(false);
         uring.turn(Some(0)).unwrap();
-        Self { sender: raw::Socket::bind(), uring, raw: raw::Socket::bind(), batch: vec![1; BATCH] }
+        Self {
+            sender: raw::Socket::bind(1),
+            uring,
+            raw: raw::Socket::bind(raw_buffers),
+            batch: vec![1; BATCH],
+        }
     }
 
     /// Only the receiving is timed.
@@ -178,7 +184,7 @@ impl Receive {
 }
 
 fn bench_receive(criterion: &mut Criterion) {
-    let mut receive = Receive::new(UringUdpConfig::new("127.0.0.1:0".parse().unwrap()).rx_buffers);
+    let mut receive = Receive::new(1);
     let mut group = criterion.benchmark_group("receive 16 x 54 x 1200 B");
     group.throughput(Throughput::Elements(PACKETS));
     group.bench_function("io_uring turn", |bencher| {
@@ -302,29 +308,37 @@ fn print_ratios() {
         );
         row("send, ns per 1200-byte packet", &samples);
     }
-    for rx_buffers in [8, 64] {
-        let mut receive = Receive::new(rx_buffers);
+    // The floor with one buffer, always in the cache, and with as many as the transport has in use.
+    for raw_buffers in [1, 4] {
+        let mut receive = Receive::new(raw_buffers);
         let per_packet = (ROUNDS * PACKETS) as f64;
         let samples = interleave(
             &mut receive,
             |receive| receive.uring_ns(ROUNDS) as f64 / per_packet,
             |receive| receive.raw_ns(ROUNDS) as f64 / per_packet,
         );
-        row(&format!("receive, {rx_buffers} buffers, ns per packet"), &samples);
+        row(&format!("receive, ns, floor of {raw_buffers} buffers"), &samples);
     }
-    let blocking = BlockingEcho::start();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    for (busy, label) in
-        [(false, "echo round trip p50, us, sleeping"), (true, "echo round trip p50, us, busy")]
-    {
-        let echo = UringEcho::start(busy);
+    let cores = cores::allowed().unwrap();
+    // Two cores is how the engine runs. Where the scheduler places two sleeping threads it often chooses one core
+    // for both, which saves the wake-up across.
+    let two_cores = Some((cores[0], *cores.last().unwrap()));
+    for (placement, busy) in [(None, false), (None, true), (two_cores, false), (two_cores, true)] {
+        let place = |core: Option<usize>| core.map_or(Ok(()), cores::pin_to).unwrap();
+        // New threads stay on the core of the one that starts them.
+        place(placement.map(|(_, there)| there));
+        let (blocking, echo) = (BlockingEcho::start(), UringEcho::start(busy));
+        place(placement.map(|(here, _)| here));
         let mut udp = open(busy);
         let samples = interleave(
             &mut udp,
             |udp| uring_echo_p50_ns(udp, echo.to) as f64 / 1000.0,
             |_| blocking_echo_p50_ns(&socket, blocking.to) as f64 / 1000.0,
         );
-        row(label, &samples);
+        let mode = if busy { "busy" } else { "sleeping" };
+        let whereabouts = if placement.is_some() { "two cores" } else { "unpinned" };
+        row(&format!("echo p50, us, {mode}, {whereabouts}"), &samples);
     }
 }
 
@@ -367,11 +381,13 @@ mod raw {
     pub(crate) struct Socket {
         socket: UdpSocket,
         local: SocketAddr,
-        buffer: Vec<u8>,
+        buffers: Vec<Vec<u8>>,
+        next: usize,
     }
 
     impl Socket {
-        pub(crate) fn bind() -> Self {
+        /// Receives into `buffers` buffers in turn.
+        pub(crate) fn bind(buffers: usize) -> Self {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             for (level, option, value) in [
                 (libc::SOL_UDP, libc::UDP_GRO, 1),
@@ -388,7 +404,7 @@ mod raw {
                 assert_eq!(result, 0);
             }
             let local = socket.local_addr().unwrap();
-            Self { socket, local, buffer: vec![0; 65_536] }
+            Self { socket, local, buffers: vec![vec![0; 65_536]; buffers], next: 0 }
         }
 
         pub(crate) fn local_addr(&self) -> SocketAddr {
@@ -428,10 +444,11 @@ mod raw {
 
         /// The payload and its segment length.
         pub(crate) fn receive_gro(&mut self) -> (&[u8], usize) {
+            self.next = (self.next + 1) % self.buffers.len();
+            let buffer = &mut self.buffers[self.next];
             let mut name = [0u64; 4];
             let mut control = [0u64; 26];
-            let mut part =
-                libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() };
+            let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             let mut segment = 0usize;
             // SAFETY: the message describes memory that outlives the call; the kernel's control data is walked
             // with its own macros.
@@ -454,7 +471,7 @@ mod raw {
                 received
             };
             let len = usize::try_from(received).unwrap();
-            (&self.buffer[..len], if segment == 0 { len.max(1) } else { segment })
+            (&buffer[..len], if segment == 0 { len.max(1) } else { segment })
         }
     }
 }

@@ -52,6 +52,11 @@ const KIND: u64 = !0 << 32;
 const RECEIVE_FAILURES_MAX: u32 = 64;
 
 /// UDP on the calling thread's own `io_uring`. Neither `Send` nor `Sync`: open it on the thread that turns it.
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<wavry_runtime::uring::UringUdp>();
+/// ```
 pub struct UringUdp {
     // Dropped first: closing the ring ends the kernel's use of everything below.
     ring: IoUring,
