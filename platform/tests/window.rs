@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, motley};
+use wavry_platform::clock::monotonic_ns;
 use wavry_platform::cursor::{CursorShape, CursorUpdate};
 use wavry_platform::input::{BTN_LEFT, BTN_SIDE, InputEvent};
 use wavry_platform::picture::{Geometry, Picture};
@@ -169,6 +170,7 @@ fn a_window_from_opening_to_closing() {
         world.event("focus", |event| matches!(event, WindowEvent::Focused(true)).then_some(()));
 
         pictures_are_shown(&mut world);
+        pictures_are_shown_soon(&mut world);
         latest_wins(&mut world);
         keys_arrive(&mut world);
         mouse_arrives(&mut world);
@@ -203,6 +205,24 @@ fn pictures_are_shown(world: &mut World) {
         world.present(&picture);
         world.shows("the picture", |shot| shows_picture(shot, &picture));
     }
+}
+
+/// From the hand-over of a picture to the hand-over to the display, at 60 frames per second.
+fn pictures_are_shown_soon(world: &mut World) {
+    let picture = motley(SIZE, 50);
+    let mut took_us = Vec::new();
+    for frame_id in 100..160 {
+        let ready_at_ns = monotonic_ns();
+        world.presenter.present_copy(&picture.as_bgrx(), FrameInfo { frame_id, ready_at_ns }).unwrap();
+        took_us.push(world.event("shown frame", |event| match event {
+            WindowEvent::Shown(shown) => Some((shown.shown_at_ns - shown.info.ready_at_ns) / 1000),
+            _ => None,
+        }));
+        std::thread::sleep(Duration::from_millis(16));
+    }
+    took_us.sort_unstable();
+    println!("640x360 to the display: p50 {} us, max {} us", took_us[30], took_us[59]);
+    assert!(took_us[30] < 100_000, "{took_us:?}");
 }
 
 fn latest_wins(world: &mut World) {
