@@ -17,16 +17,17 @@ pub struct Parity {
 }
 
 impl Parity {
-    /// Room for groups of up to `parity_max` parities over shards of up to `shard_len_max` bytes. This is
-    /// the only allocation.
+    /// Room for groups of up to `parity_max` parities over shards of up to `shard_len_max` bytes. This
+    /// is the only allocation.
     #[must_use]
     pub fn new(code: Code, parity_max: usize, shard_len_max: usize) -> Self {
         let sums = vec![0; parity_max * shard_len_max].into_boxed_slice();
         Self { code, sums, shard_len_max, parity_count: 0, len: 0 }
     }
 
-    /// Starts a group with `parity_count` parities over shards of up to `len` bytes and forgets the last
-    /// one. Both are cut to what [`new`](Self::new) made room for; returns the parities there will be.
+    /// Starts a group with `parity_count` parities over shards of up to `len` bytes and forgets the
+    /// last one. Both are cut to what [`new`](Self::new) made room for; returns the parities there will
+    /// be.
     pub fn begin(&mut self, parity_count: usize, len: usize) -> usize {
         self.len = len.min(self.shard_len_max);
         self.parity_count = parity_count.min(self.sums.len().checked_div(self.shard_len_max).unwrap_or(0));
@@ -37,7 +38,8 @@ impl Parity {
         self.parity_count
     }
 
-    /// Adds shard `shard_index`, once. Bytes beyond the length given to [`begin`](Self::begin) are ignored.
+    /// Adds shard `shard_index`, once. Bytes beyond the length given to [`begin`](Self::begin) are
+    /// ignored.
     #[inline]
     pub fn accumulate(&mut self, shard_index: usize, shard: &[u8]) {
         match self.code {

@@ -1,7 +1,8 @@
 //! The encoded frames that may still have to leave, or leave again.
 //!
 //! Owns the bytes and where slices and chunks lie in them. Never decides what is sent. Invariant: a
-//! [`ChunkRef`] finds the chunk it was made for or nothing, also after its slot was used for another frame.
+//! [`ChunkRef`] finds the chunk it was made for or nothing, also after its slot was used for another
+//! frame.
 
 use super::template::{Template, chunk_body_len};
 use super::{PoolSizes, SliceMeta};
@@ -209,8 +210,8 @@ impl FrameStore {
         true
     }
 
-    /// Makes a slice of the bytes appended since the last one. Returns its place in the slot, or `None` if
-    /// the slot holds as many slices or chunks as it can.
+    /// Makes a slice of the bytes appended since the last one. Returns its place in the slot, or `None`
+    /// if the slot holds as many slices or chunks as it can.
     pub(super) fn push_slice(&mut self, index: u16, meta: &SliceMeta, cut: Cut) -> Option<u16> {
         let slot = &mut self.slots[usize::from(index)];
         let offset = slot.slices.last().map_or(0, |s| s.offset + s.len);

@@ -9,8 +9,8 @@ struct Entry {
     chunk: ChunkRef,
 }
 
-/// The content of the newest video packets by packet id: a ring in which a packet replaces the one as many
-/// ids older as the ring is long. An id that is not found carried something else or is too old.
+/// The content of the newest video packets by packet id: a ring in which a packet replaces the one as
+/// many ids older as the ring is long. An id that is not found carried something else or is too old.
 #[derive(Debug)]
 pub(super) struct PacketHistory {
     entries: Box<[Option<Entry>]>,

@@ -1,10 +1,10 @@
 //! The fields around the payload of a media message, encoded once per batch.
 //!
-//! The packets of a batch must all have one length so that they can leave as one segmented send, and the
-//! Protocol Buffers encoding of a counter gets longer as it grows and vanishes at 0. So the counter is always
-//! written, in as many bytes as its largest value takes. Parsers take a varint with leading zeros and a field
-//! that holds its default; everything else is as the generic encoder writes it. What is left to do for a
-//! packet is three copies and the counter.
+//! The packets of a batch must all have one length so that they can leave as one segmented send, and
+//! the Protocol Buffers encoding of a counter gets longer as it grows and vanishes at 0. So the counter
+//! is always written, in as many bytes as its largest value takes. Parsers take a varint with leading
+//! zeros and a field that holds its default; everything else is as the generic encoder writes it. What
+//! is left to do for a packet is three copies and the counter.
 
 use crate::message::field::{Writer, bytes_field_len, varint_field_len, varint_len};
 use crate::message::{FecPacket, ShardLengths, VideoChunk};
@@ -47,8 +47,8 @@ impl Template {
         tail_len: 0,
     };
 
-    /// For the chunks of a slice with payloads of `payload_len` bytes. The index and payload of `fields` do
-    /// not matter.
+    /// For the chunks of a slice with payloads of `payload_len` bytes. The index and payload of
+    /// `fields` do not matter.
     pub(super) fn chunk(fields: &VideoChunk<'_>, payload_len: usize) -> Self {
         let counter_len = index_len(fields.chunk_count);
         let content = chunk_content_len(fields, payload_len, counter_len);
@@ -73,8 +73,8 @@ impl Template {
         t
     }
 
-    /// For the parity packets of a group whose shards have regular lengths. The index and payload of `fields` do
-    /// not matter.
+    /// For the parity packets of a group whose shards have regular lengths. The index and payload of
+    /// `fields` do not matter.
     pub(super) fn parity(fields: &FecPacket<'_>, each: u32, last: u32, payload_len: usize) -> Self {
         let counter_len = index_len(fields.parity_count);
         let lengths = varint_len(each.into()) + varint_len(last.into());
@@ -112,8 +112,8 @@ impl Template {
         self.head_len + self.payload_len + self.tail_len
     }
 
-    /// Writes the body with `counter` and `payload` to the start of `out` and returns its length, or `None` if `out` is
-    /// too short or the payload has another length.
+    /// Writes the body with `counter` and `payload` to the start of `out` and returns its length, or
+    /// `None` if `out` is too short or the payload has another length.
     #[inline]
     pub(super) fn write(&self, counter: u32, payload: &[u8], out: &mut [u8]) -> Option<usize> {
         let len = self.body_len();
@@ -131,7 +131,8 @@ impl Template {
     }
 }
 
-/// Length of the body of a chunk with a payload of `payload_len` bytes, as [`Template::chunk`] makes it.
+/// Length of the body of a chunk with a payload of `payload_len` bytes, as [`Template::chunk`] makes
+/// it.
 pub(super) fn chunk_body_len(fields: &VideoChunk<'_>, payload_len: usize) -> usize {
     let content = chunk_content_len(fields, payload_len, index_len(fields.chunk_count));
     bytes_field_len(MESSAGE_MEDIA, bytes_field_len(MEDIA_VIDEO, content))
