@@ -31,6 +31,7 @@ pub(super) struct Template {
     counter_at: usize,
     counter_len: usize,
     payload_len: usize,
+    /// At the end, not the start: see [`write`](Self::write).
     tail: [u8; TAIL_MAX],
     tail_len: usize,
 }
@@ -70,6 +71,7 @@ impl Template {
         w.varint_field(101, fields.last_slice.into());
         w.varint_field(102, fields.reference_distance.into());
         t.tail_len = w.len();
+        t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
     }
 
@@ -104,6 +106,7 @@ impl Template {
         w.varint_field(100, fields.parity_count.into());
         w.varint_field(101, fields.frame_id.0);
         t.tail_len = w.len();
+        t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
     }
 
@@ -121,12 +124,20 @@ impl Template {
         if payload.len() != self.payload_len {
             return None;
         }
-        let (head, rest) = out.split_at_mut(self.head_len);
-        let (middle, tail) = rest.split_at_mut(self.payload_len);
-        head.copy_from_slice(&self.head[..self.head_len]);
-        write_counter(&mut head[self.counter_at..self.counter_at + self.counter_len], counter);
-        middle.copy_from_slice(payload);
-        tail.copy_from_slice(&self.tail[..self.tail_len]);
+        let payload_end = len - self.tail_len;
+        if let Some((head, rest)) = out.split_first_chunk_mut::<HEAD_MAX>()
+            && let Some((_, tail)) = rest.split_last_chunk_mut::<TAIL_MAX>()
+        {
+            // Copies of constant length are a few instructions, others a call. What they write too much
+            // lies where the payload comes.
+            *head = self.head;
+            *tail = self.tail;
+        } else {
+            out[..self.head_len].copy_from_slice(&self.head[..self.head_len]);
+            out[payload_end..].copy_from_slice(&self.tail[TAIL_MAX - self.tail_len..]);
+        }
+        write_counter(&mut out[self.counter_at..self.counter_at + self.counter_len], counter);
+        out[self.head_len..payload_end].copy_from_slice(payload);
         Some(len)
     }
 }
