@@ -8,9 +8,14 @@
 
 mod bitrate;
 mod drop_reason;
+pub mod endpoint;
+pub mod fec;
 mod id;
+pub mod input;
 pub mod message;
 pub mod receive;
+pub mod send;
+pub mod session;
 mod time;
 pub mod wire;
 

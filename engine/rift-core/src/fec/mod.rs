@@ -1,0 +1,67 @@
+//! Forward error correction over the plaintext bodies of a group of packets (RIFT section 5).
+//!
+//! Owns the arithmetic: which parity covers which shard, building parity, getting a lost shard back.
+//! Never knows packets, frames or time. Invariant: parity computed from a set of shards gives back, byte
+//! for byte, what the code promises to give back, whatever the shards hold and in whatever order they
+//! were added.
+//!
+//! A shard shorter than the group's longest counts as padded with zeros, so its true length must travel
+//! beside the parity.
+
+mod parity;
+mod xor;
+
+pub use parity::Parity;
+pub use xor::{Piece, recover, xor_into};
+
+/// How parity is computed. A group's parity says which shards it covers through this, on both sides, so
+/// that a stronger code joins here and nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Interleaved exclusive or, as published: parity `p` of `n` is the exclusive or of the shards whose
+    /// index is `p` modulo `n`. Gives back one lost shard for each parity that arrived.
+    Xor,
+}
+
+impl Code {
+    /// Whether parity `parity_index` of `parity_count` depends on shard `shard_index`.
+    #[must_use]
+    #[inline]
+    pub const fn covers(self, parity_index: u32, parity_count: u32, shard_index: u32) -> bool {
+        match self {
+            Self::Xor => parity_count > 0 && shard_index % parity_count == parity_index,
+        }
+    }
+
+    /// The first parity that covers `shard_index`, if there is any parity at all.
+    #[must_use]
+    #[inline]
+    pub const fn parity_of(self, parity_count: u32, shard_index: u32) -> Option<u32> {
+        match self {
+            Self::Xor => shard_index.checked_rem(parity_count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_is_covered_by_exactly_one_xor_parity() {
+        for parity_count in 1..=12 {
+            for shard in 0..64 {
+                let covering: Vec<u32> =
+                    (0..parity_count).filter(|&p| Code::Xor.covers(p, parity_count, shard)).collect();
+                assert_eq!(covering.len(), 1);
+                assert_eq!(Code::Xor.parity_of(parity_count, shard), Some(covering[0]));
+            }
+        }
+    }
+
+    #[test]
+    fn without_parity_nothing_is_covered() {
+        assert!(!Code::Xor.covers(0, 0, 0));
+        assert_eq!(Code::Xor.parity_of(0, 0), None);
+    }
+}
