@@ -1,1 +1,27 @@
-//! placeholder
+//! A deterministic world for the protocol core: virtual time, faulty paths, models of what stands at both
+//! ends, and checkers that judge from outside.
+//!
+//! [`run_with`] joins a host and a client by two [`Link`](link::Link)s and lets virtual time pass. A
+//! [`Scenario`] and a seed decide every bit of a run; [`Report::fingerprint`] proves that two runs were the
+//! same. This crate never reads a clock, opens a socket or starts a thread.
+#![forbid(unsafe_code)]
+
+pub mod check;
+mod clock;
+pub mod endpoint;
+mod fingerprint;
+pub mod link;
+pub mod loss;
+mod queue;
+pub mod report;
+pub mod scenario;
+pub mod source;
+pub mod world;
+
+pub use clock::Clock;
+pub use fingerprint::Fingerprint;
+pub use queue::EventQueue;
+pub use report::Report;
+pub use scenario::Scenario;
+pub use scenario::preset::{PRESETS, Preset};
+pub use world::{Peers, Side, run_with};

@@ -1,0 +1,228 @@
+//! What came out of a run.
+
+use core::fmt;
+
+use rift_core::DropCounters;
+
+use crate::check::Violations;
+use crate::check::input::InputCounters;
+use crate::check::player::PlayerCounters;
+use crate::link::LinkCounters;
+use crate::source::KeyframeCause;
+
+/// The outcome of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The scenario's name.
+    pub name: String,
+    /// The scenario's text form, in full.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// Virtual time that passed, in microseconds.
+    pub simulated_us: u64,
+    /// Events handled.
+    pub events: u64,
+    /// Fingerprint of everything that happened, in order: the same for the same scenario, seed and code.
+    pub fingerprint: u64,
+    /// What was broken.
+    pub violations: Violations,
+    /// Frames encoded.
+    pub frames: u64,
+    /// Keyframes of each cause.
+    pub keyframes: KeyframeCounts,
+    /// Slices that the host refused to send.
+    pub slices_refused: u64,
+    /// Decoder and screen.
+    pub player: PlayerCounters,
+    /// From capture to screen.
+    pub latency: Distribution,
+    /// From typing to applying.
+    pub input_latency: Distribution,
+    /// Keyboard and mouse.
+    pub input: InputCounters,
+    /// From host to client.
+    pub down: LinkCounters,
+    /// From client to host.
+    pub up: LinkCounters,
+    /// Datagrams that the host dropped.
+    pub host_drops: DropCounters,
+    /// Datagrams that the client dropped.
+    pub client_drops: DropCounters,
+    /// Sessions that the host saw begin.
+    pub sessions: u64,
+    /// From the start to the first picture, in microseconds.
+    pub first_picture_us: Option<u64>,
+    /// One sample for each 100 ms.
+    pub samples: Vec<Sample>,
+}
+
+/// Keyframes by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyframeCounts {
+    /// The first of a session.
+    pub first: u64,
+    /// Asked for by the client.
+    pub requested: u64,
+    /// For want of a reference.
+    pub no_reference: u64,
+}
+
+impl KeyframeCounts {
+    pub(crate) fn add(&mut self, cause: KeyframeCause) {
+        match cause {
+            KeyframeCause::First => self.first += 1,
+            KeyframeCause::Requested => self.requested += 1,
+            KeyframeCause::NoReference => self.no_reference += 1,
+        }
+    }
+
+    /// Those beyond the first of each session.
+    #[must_use]
+    pub fn beyond_first(&self) -> u64 {
+        self.requested + self.no_reference
+    }
+}
+
+/// A distribution of durations in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// How many values.
+    pub count: u64,
+    /// Median.
+    pub p50: u32,
+    /// 95th percentile.
+    pub p95: u32,
+    /// 99th percentile.
+    pub p99: u32,
+    /// Largest.
+    pub max: u32,
+}
+
+impl Distribution {
+    /// Of `values`.
+    #[must_use]
+    pub fn of(values: &[u32]) -> Self {
+        let mut sorted = values.to_vec();
+        sorted.sort_unstable();
+        let at = |share: f64| {
+            let rank = (share * sorted.len() as f64).ceil() as usize;
+            sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+        };
+        Self { count: sorted.len() as u64, p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+/// The state of things at one moment, and what happened in the 100 ms before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Virtual time in microseconds.
+    pub at_us: u64,
+    /// Frames shown.
+    pub shown: u32,
+    /// Longest time from capture to screen, in microseconds.
+    pub latency_us: u32,
+    /// UDP payload bytes handed to the path from host to client.
+    pub down_bytes: u64,
+    /// How long a packet sent now would wait in that path's queue, in microseconds.
+    pub queue_us: u64,
+    /// Packets lost on that path or dropped by its queue.
+    pub lost: u64,
+    /// The encoder's target in kilobits per second.
+    pub target_kbps: u32,
+}
+
+impl Report {
+    /// Whether every rule held.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.violations.count() == 0
+    }
+
+    /// The command that repeats this run.
+    #[must_use]
+    pub fn reproduce(&self) -> String {
+        format!("wavry netsim --seed {} --text '{}'", self.seed, self.scenario)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |us: u32| f64::from(us) / 1e3;
+        let seconds = self.simulated_us as f64 / 1e6;
+        writeln!(f, "{}, seed {}: {seconds:.1} s, {} events", self.name, self.seed, self.events)?;
+        let p = &self.player;
+        let shown = if self.frames > 0 { p.shown as f64 / self.frames as f64 * 100.0 } else { 0.0 };
+        writeln!(
+            f,
+            "  frames       {} encoded, {} shown ({shown:.2} %), {} late, {} as reference only; longest gap {:.1} ms",
+            self.frames,
+            p.shown,
+            p.late,
+            p.not_for_show,
+            p.gap_us_max as f64 / 1e3
+        )?;
+        let k = &self.keyframes;
+        writeln!(
+            f,
+            "  keyframes    {} first, {} requested, {} for want of a reference",
+            k.first, k.requested, k.no_reference
+        )?;
+        for (name, d) in [("latency", &self.latency), ("input", &self.input_latency)] {
+            writeln!(
+                f,
+                "  {name:<12} p50 {:.1} ms, p95 {:.1}, p99 {:.1}, max {:.1} ({} values)",
+                ms(d.p50),
+                ms(d.p95),
+                ms(d.p99),
+                ms(d.max),
+                d.count
+            )?;
+        }
+        let i = &self.input;
+        writeln!(
+            f,
+            "  events       {} typed, {} applied, {} skipped, {} made up",
+            i.sent, i.applied, i.skipped, i.made_up
+        )?;
+        for (name, link, drops) in
+            [("down", &self.down, &self.client_drops), ("up", &self.up, &self.host_drops)]
+        {
+            write!(
+                f,
+                "  {name:<12} {} packets, {:.2} Mbit/s, {} lost, {} queue full, longest queue {:.1} ms",
+                link.packets,
+                link.bytes as f64 * 8.0 / seconds.max(1e-6) / 1e6,
+                link.lost,
+                link.queue_full,
+                link.queue_us_max as f64 / 1e3
+            )?;
+            for (reason, count) in drops.iter() {
+                write!(f, ", {reason} {count}")?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(f, "  fingerprint  {:016x}", self.fingerprint)?;
+        for violation in self.violations.kept() {
+            writeln!(f, "  BROKEN       {violation}")?;
+        }
+        if !self.passed() {
+            writeln!(f, "  {} violations; repeat with: {}", self.violations.count(), self.reproduce())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let values: Vec<u32> = (1..=100).rev().collect();
+        let d = Distribution::of(&values);
+        assert_eq!((d.p50, d.p95, d.p99, d.max, d.count), (50, 95, 99, 100, 100));
+        assert_eq!(Distribution::of(&[]), Distribution::default());
+        assert_eq!(Distribution::of(&[7]).p50, 7);
+    }
+}

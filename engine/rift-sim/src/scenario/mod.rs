@@ -1,0 +1,128 @@
+//! What a run consists of: links, source, input, clocks, what happens when, and what must hold.
+//!
+//! A plain value with a text form (see [`text`]); scenario and seed together decide every bit of a run.
+
+pub mod preset;
+pub mod text;
+
+use crate::link::LinkConfig;
+use crate::source::SourceConfig;
+use crate::world::Side;
+
+/// A run, but for the seed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// For reports; one word.
+    pub name: String,
+    /// Length of the run in microseconds.
+    pub duration_us: u64,
+    /// From host to client.
+    pub down: LinkConfig,
+    /// From client to host.
+    pub up: LinkConfig,
+    /// The encoder.
+    pub source: SourceConfig,
+    /// Time to decode a frame after its last slice, in microseconds.
+    pub decode_us: u64,
+    /// Input events per second; 0 for none.
+    pub input_per_s: u32,
+    /// What an attacker on the path does to each delivered packet with this probability: copy it, reflect it,
+    /// damage a copy, or send garbage from an address of his own.
+    pub attack: f64,
+    /// The host's clock at the beginning, and how fast it is.
+    pub host_clock: ClockConfig,
+    /// The client's clock.
+    pub client_clock: ClockConfig,
+    /// What happens in the course of the run, by time in microseconds.
+    pub timeline: Vec<(u64, Action)>,
+    /// What must hold.
+    pub limits: Limits,
+}
+
+/// A clock at the beginning of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockConfig {
+    /// What it shows, in microseconds.
+    pub start_us: u64,
+    /// Microseconds that it gains per second.
+    pub drift_ppm: i32,
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// The path from host to client changes.
+    Down(LinkConfig),
+    /// The path from client to host changes.
+    Up(LinkConfig),
+    /// A clock jumps by so many microseconds.
+    ClockJump(Side, i64),
+    /// The client's address changes, as behind a NAT that forgot.
+    Rebind,
+    /// The client is gone without a word.
+    Vanish,
+    /// A new client comes, in place of the old one if that is there.
+    Restart,
+    /// One side ends the session.
+    Close(Side),
+}
+
+/// What must hold. `None` where the scenario does not care.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Longest time from capture to screen, in microseconds.
+    pub latency_us: Option<u64>,
+    /// Longest gap between shown frames, in microseconds.
+    pub freeze_us: Option<u64>,
+    /// Longest gap beyond two frame intervals, in round-trip times of the paths as they are at the beginning.
+    pub recovery_rtts: Option<f64>,
+    /// Most keyframes beyond the first of each session.
+    pub keyframes: Option<u64>,
+    /// Least share of encoded frames that are shown.
+    pub shown: Option<f64>,
+    /// Longest time that a key stays down after it was let go, in microseconds.
+    pub stuck_us: Option<u64>,
+}
+
+impl Default for Scenario {
+    /// A minute at 60 frames per second and 20 Mbit/s over a path without faults and 2 ms round-trip time.
+    fn default() -> Self {
+        let path = LinkConfig { delay_us: 1_000, ..LinkConfig::default() };
+        Self {
+            name: "plain".into(),
+            duration_us: 60_000_000,
+            down: path,
+            up: path,
+            source: SourceConfig::default(),
+            decode_us: 2_000,
+            input_per_s: 50,
+            attack: 0.0,
+            // Far apart, so that nothing can work by taking one clock for the other.
+            host_clock: ClockConfig { start_us: 5_000_000_000, drift_ppm: 0 },
+            client_clock: ClockConfig { start_us: 70_000_000, drift_ppm: 0 },
+            timeline: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Scenario {
+    /// Round-trip time of the empty paths in microseconds.
+    #[must_use]
+    pub fn rtt_us(&self) -> u64 {
+        self.up.delay_us + self.down.delay_us
+    }
+
+    /// The longest gap between shown frames that the limits allow, in microseconds.
+    #[must_use]
+    pub fn gap_us_max(&self) -> Option<u64> {
+        let recovery = self.limits.recovery_rtts.map(|rtts| {
+            let jitter_us = self.up.jitter_us + self.down.jitter_us;
+            2_000_000 / u64::from(self.source.fps.max(1)) + (rtts * self.rtt_us() as f64) as u64 + jitter_us
+        });
+        match (self.limits.freeze_us, recovery) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}

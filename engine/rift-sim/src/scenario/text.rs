@@ -1,0 +1,412 @@
+//! The text form of a scenario.
+//!
+//! Statements, each ended by a line end or a semicolon; `#` begins a comment. What is not said keeps
+//! its default ([`Scenario::default`]).
+//!
+//! ```text
+//! name evening
+//! duration 60s
+//! down rate 50Mbit/s delay 10ms jitter 2ms queue 200kB loss 2% reorder 1% 3ms duplicate 0.1% corrupt 0.1%
+//! up delay 10ms loss burst 1% 5
+//! video fps 60 rate 20Mbit/s slices 4 encode 4ms keyframe 5 noise 30% fixed
+//! decode 2ms
+//! input 50
+//! attack 1%
+//! clock host 5000s 0
+//! at 10s down rate 5Mbit/s        # the rest of `down` stays as it is
+//! at 20s jump client -5s
+//! at 30s rebind
+//! at 40s vanish
+//! at 45s restart
+//! at 50s close client
+//! limit latency 130ms freeze 100ms recovery 3 keyframes 0 shown 97% stuck 1s
+//! ```
+//! Times are in `us`, `ms`, `s`, `min` or `h`; sizes in `B`, `kB`, `MB`; rates in `bit/s`, `kbit/s`, `Mbit/s`,
+//! `Gbit/s` or `unlimited`; shares in `%`. Loss is `none`, a share, `burst SHARE PACKETS`, or `gilbert ENTER
+//! LEAVE GOOD BAD`.
+
+use core::fmt::{self, Write as _};
+use core::str::FromStr;
+
+use rift_core::Bitrate;
+
+use super::{Action, ClockConfig, Limits, Scenario};
+use crate::link::LinkConfig;
+use crate::loss::Loss;
+use crate::source::SourceConfig;
+use crate::world::Side;
+
+/// The text is not a scenario.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("statement {statement} (`{text}`): {fault}")]
+pub struct ScenarioError {
+    /// Which statement, from 1.
+    pub statement: usize,
+    /// Its text.
+    pub text: String,
+    /// What is wrong with it.
+    pub fault: String,
+}
+
+impl FromStr for Scenario {
+    type Err = ScenarioError;
+
+    fn from_str(text: &str) -> Result<Self, ScenarioError> {
+        let mut scenario = Self::default();
+        let mut paths = None;
+        let without_comments = text.lines().map(|line| line.split('#').next().unwrap_or(""));
+        let statements = without_comments.flat_map(|line| line.split(';')).map(str::trim);
+        for (i, statement) in statements.filter(|s| !s.is_empty()).enumerate() {
+            read_statement(&mut scenario, &mut paths, statement).map_err(|fault| ScenarioError {
+                statement: i + 1,
+                text: statement.to_owned(),
+                fault,
+            })?;
+        }
+        scenario.timeline.sort_by_key(|&(at, _)| at);
+        Ok(scenario)
+    }
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+/// `paths` are down and up as the timeline has left them, once it has begun.
+fn read_statement(
+    scenario: &mut Scenario,
+    paths: &mut Option<(LinkConfig, LinkConfig)>,
+    statement: &str,
+) -> Result<(), String> {
+    let mut words = statement.split_whitespace().peekable();
+    let keyword = words.next().unwrap_or("");
+    match keyword {
+        "name" => scenario.name = word(&mut words)?.to_owned(),
+        "duration" => scenario.duration_us = time(&mut words)?,
+        "down" => read_link(&mut words, &mut scenario.down)?,
+        "up" => read_link(&mut words, &mut scenario.up)?,
+        "video" => read_video(&mut words, &mut scenario.source)?,
+        "decode" => scenario.decode_us = time(&mut words)?,
+        "input" => scenario.input_per_s = number(&mut words)?,
+        "attack" => scenario.attack = share(&mut words)?,
+        "clock" => {
+            let side = side(&mut words)?;
+            let clock = ClockConfig { start_us: time(&mut words)?, drift_ppm: number(&mut words)? };
+            match side {
+                Side::Host => scenario.host_clock = clock,
+                Side::Client => scenario.client_clock = clock,
+            }
+        }
+        "limit" => read_limits(&mut words, &mut scenario.limits)?,
+        "at" => {
+            let at = time(&mut words)?;
+            let (down, up) = paths.get_or_insert((scenario.down, scenario.up));
+            let action = match word(&mut words)? {
+                "down" => {
+                    read_link(&mut words, down)?;
+                    Action::Down(*down)
+                }
+                "up" => {
+                    read_link(&mut words, up)?;
+                    Action::Up(*up)
+                }
+                "jump" => Action::ClockJump(side(&mut words)?, signed_time(&mut words)?),
+                "rebind" => Action::Rebind,
+                "vanish" => Action::Vanish,
+                "restart" => Action::Restart,
+                "close" => Action::Close(side(&mut words)?),
+                other => return Err(format!("no action is called `{other}`")),
+            };
+            if scenario.timeline.last().is_some_and(|&(last, _)| at < last) {
+                return Err("`at` statements must be in order of time".into());
+            }
+            scenario.timeline.push((at, action));
+        }
+        other => return Err(format!("no statement is called `{other}`")),
+    }
+    match words.next() {
+        Some(extra) => Err(format!("`{extra}` is too much")),
+        None => Ok(()),
+    }
+}
+
+fn read_link(words: &mut Words<'_>, link: &mut LinkConfig) -> Result<(), String> {
+    while let Some(key) = words.next() {
+        match key {
+            "rate" => {
+                link.rate = if words.next_if_eq(&"unlimited").is_some() { None } else { Some(rate(words)?) };
+            }
+            "delay" => link.delay_us = time(words)?,
+            "jitter" => link.jitter_us = time(words)?,
+            "queue" => link.queue_bytes_max = size(words)?,
+            "loss" => link.loss = loss(words)?,
+            "reorder" => (link.reorder, link.reorder_us) = (share(words)?, time(words)?),
+            "duplicate" => link.duplicate = share(words)?,
+            "corrupt" => link.corrupt = share(words)?,
+            other => return Err(format!("a path has no `{other}`")),
+        }
+    }
+    Ok(())
+}
+
+fn loss(words: &mut Words<'_>) -> Result<Loss, String> {
+    if words.next_if_eq(&"none").is_some() {
+        return Ok(Loss::None);
+    }
+    if words.next_if_eq(&"burst").is_some() {
+        let rate = share(words)?;
+        let packets: f64 = number(words)?;
+        return Ok(Loss::bursts(rate, packets));
+    }
+    if words.next_if_eq(&"gilbert").is_some() {
+        return Ok(Loss::GilbertElliott {
+            enter: share(words)?,
+            leave: share(words)?,
+            loss_good: share(words)?,
+            loss_bad: share(words)?,
+        });
+    }
+    Ok(Loss::Random { rate: share(words)? })
+}
+
+fn read_video(words: &mut Words<'_>, source: &mut SourceConfig) -> Result<(), String> {
+    while let Some(key) = words.next() {
+        match key {
+            "fps" => source.fps = number(words)?,
+            "rate" => source.rate = rate(words)?,
+            "slices" => source.slices = number(words)?,
+            "encode" => source.encode_us = u32::try_from(time(words)?).map_err(|_| "too long")?,
+            "keyframe" => source.keyframe_factor = number(words)?,
+            "noise" => source.noise = share(words)?,
+            "fixed" => source.adaptive = false,
+            other => return Err(format!("video has no `{other}`")),
+        }
+    }
+    Ok(())
+}
+
+fn read_limits(words: &mut Words<'_>, limits: &mut Limits) -> Result<(), String> {
+    while let Some(key) = words.next() {
+        match key {
+            "latency" => limits.latency_us = Some(time(words)?),
+            "freeze" => limits.freeze_us = Some(time(words)?),
+            "recovery" => limits.recovery_rtts = Some(number(words)?),
+            "keyframes" => limits.keyframes = Some(number(words)?),
+            "shown" => limits.shown = Some(share(words)?),
+            "stuck" => limits.stuck_us = Some(time(words)?),
+            other => return Err(format!("no limit is called `{other}`")),
+        }
+    }
+    Ok(())
+}
+
+fn word<'a>(words: &mut Words<'a>) -> Result<&'a str, String> {
+    words.next().ok_or_else(|| "a word is missing at the end".into())
+}
+
+fn number<T: FromStr>(words: &mut Words<'_>) -> Result<T, String> {
+    let word = word(words)?;
+    word.parse().map_err(|_| format!("`{word}` is not a number that fits"))
+}
+
+fn side(words: &mut Words<'_>) -> Result<Side, String> {
+    match word(words)? {
+        "host" => Ok(Side::Host),
+        "client" => Ok(Side::Client),
+        other => Err(format!("`{other}` is neither `host` nor `client`")),
+    }
+}
+
+/// A number directly followed by one of `units`, each with its factor.
+fn quantity(words: &mut Words<'_>, units: &[(&str, f64)]) -> Result<f64, String> {
+    let word = word(words)?;
+    let split = word.find(|c: char| c.is_ascii_alphabetic() || c == '%').unwrap_or(word.len());
+    let (value, unit) = word.split_at(split);
+    let value: f64 = value.parse().map_err(|_| format!("`{word}` does not begin with a number"))?;
+    let known = units.iter().find(|&&(name, _)| name == unit).filter(|_| value.is_finite());
+    known.map(|&(_, factor)| value * factor).ok_or_else(|| {
+        let names: Vec<_> = units.iter().map(|&(name, _)| name).collect();
+        format!("`{word}` needs a unit: {}", names.join(", "))
+    })
+}
+
+fn signed_time(words: &mut Words<'_>) -> Result<i64, String> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6), ("min", 60e6), ("h", 3600e6)];
+    quantity(words, &units).map(|us| us.round() as i64)
+}
+
+fn time(words: &mut Words<'_>) -> Result<u64, String> {
+    u64::try_from(signed_time(words)?).map_err(|_| "a time must not be negative".into())
+}
+
+fn size(words: &mut Words<'_>) -> Result<u64, String> {
+    quantity(words, &[("B", 1.0), ("kB", 1e3), ("MB", 1e6)]).map(|bytes| bytes.round() as u64)
+}
+
+fn rate(words: &mut Words<'_>) -> Result<Bitrate, String> {
+    let units = [("bit/s", 1.0), ("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
+    quantity(words, &units).map(|bps| Bitrate::from_bps(bps.round() as u64))
+}
+
+fn share(words: &mut Words<'_>) -> Result<f64, String> {
+    // Rounded as `percent` does, so that what is written is read back exactly.
+    let share = (quantity(words, &[("%", 1.0)])? * 1e9).round() / 1e11;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share is from 0% to 100%".into()) }
+}
+
+impl fmt::Display for Scenario {
+    /// Writes the whole scenario, defaults included, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "name {}; duration {}us", self.name, self.duration_us)?;
+        write!(f, "; down {}; up {}", LinkText(&self.down), LinkText(&self.up))?;
+        let s = &self.source;
+        write!(
+            f,
+            "; video fps {} rate {}bit/s slices {} encode {}us keyframe {} noise {}%{}",
+            s.fps,
+            s.rate.as_bps(),
+            s.slices,
+            s.encode_us,
+            s.keyframe_factor,
+            percent(s.noise),
+            if s.adaptive { "" } else { " fixed" }
+        )?;
+        write!(f, "; decode {}us; input {}", self.decode_us, self.input_per_s)?;
+        write!(f, "; attack {}%", percent(self.attack))?;
+        for (side, clock) in [("host", self.host_clock), ("client", self.client_clock)] {
+            write!(f, "; clock {side} {}us {}", clock.start_us, clock.drift_ppm)?;
+        }
+        for (at, action) in &self.timeline {
+            write!(f, "; at {at}us ")?;
+            match action {
+                Action::Down(link) => write!(f, "down {}", LinkText(link))?,
+                Action::Up(link) => write!(f, "up {}", LinkText(link))?,
+                Action::ClockJump(side, by_us) => write!(f, "jump {} {by_us}us", side.name())?,
+                Action::Rebind => f.write_str("rebind")?,
+                Action::Vanish => f.write_str("vanish")?,
+                Action::Restart => f.write_str("restart")?,
+                Action::Close(side) => write!(f, "close {}", side.name())?,
+            }
+        }
+        write_limits(f, &self.limits)
+    }
+}
+
+fn write_limits(f: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
+    let mut text = String::new();
+    for (name, us) in
+        [("latency", limits.latency_us), ("freeze", limits.freeze_us), ("stuck", limits.stuck_us)]
+    {
+        if let Some(us) = us {
+            write!(text, " {name} {us}us")?;
+        }
+    }
+    if let Some(rtts) = limits.recovery_rtts {
+        write!(text, " recovery {rtts}")?;
+    }
+    if let Some(count) = limits.keyframes {
+        write!(text, " keyframes {count}")?;
+    }
+    if let Some(share) = limits.shown {
+        write!(text, " shown {}%", percent(share))?;
+    }
+    if text.is_empty() { Ok(()) } else { write!(f, "; limit{text}") }
+}
+
+/// A share as the number before the `%`, rounded far below what matters.
+fn percent(share: f64) -> f64 {
+    (share * 1e11).round() / 1e9
+}
+
+struct LinkText<'a>(&'a LinkConfig);
+
+impl fmt::Display for LinkText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = self.0;
+        match link.rate {
+            Some(rate) => write!(f, "rate {}bit/s", rate.as_bps())?,
+            None => f.write_str("rate unlimited")?,
+        }
+        write!(f, " delay {}us jitter {}us queue {}B", link.delay_us, link.jitter_us, link.queue_bytes_max)?;
+        match link.loss {
+            Loss::None => f.write_str(" loss none")?,
+            Loss::Random { rate } => write!(f, " loss {}%", percent(rate))?,
+            Loss::GilbertElliott { enter, leave, loss_good, loss_bad } => write!(
+                f,
+                " loss gilbert {}% {}% {}% {}%",
+                percent(enter),
+                percent(leave),
+                percent(loss_good),
+                percent(loss_bad)
+            )?,
+        }
+        write!(f, " reorder {}% {}us", percent(link.reorder), link.reorder_us)?;
+        write!(f, " duplicate {}% corrupt {}%", percent(link.duplicate), percent(link.corrupt))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = "
+        name evening
+        duration 60s
+        down rate 50Mbit/s delay 10ms jitter 2ms queue 200kB loss 2% reorder 1% 3ms duplicate 0.5% corrupt 0.25%
+        up delay 10ms loss burst 1% 5
+        video fps 30 rate 2Mbit/s slices 2 encode 4ms keyframe 5 noise 30% fixed   # a comment; not a statement
+        input 5; attack 1%
+        clock host 1h -20
+        at 10s down rate 5Mbit/s
+        at 20s jump client -5s
+        at 30s rebind
+        at 40s vanish; at 45s restart; at 50s close client
+        at 55s down loss none
+        limit latency 130ms freeze 100ms recovery 3 keyframes 0 shown 97% stuck 1s";
+
+    #[test]
+    fn every_statement_is_understood() {
+        let s: Scenario = EXAMPLE.parse().unwrap();
+        assert_eq!(s.name, "evening");
+        assert_eq!(s.down.rate, Some(Bitrate::from_mbps(50)));
+        assert_eq!((s.down.delay_us, s.down.jitter_us, s.down.queue_bytes_max), (10_000, 2_000, 200_000));
+        assert_eq!(s.down.loss, Loss::Random { rate: 0.02 });
+        assert_eq!(s.up.loss, Loss::bursts(0.01, 5.0));
+        assert_eq!((s.source.fps, s.source.slices, s.source.adaptive), (30, 2, false));
+        assert_eq!(s.host_clock, ClockConfig { start_us: 3_600_000_000, drift_ppm: -20 });
+        assert_eq!(s.timeline.len(), 7);
+        let Action::Down(first) = &s.timeline[0].1 else { panic!("{:?}", s.timeline[0]) };
+        assert_eq!((first.rate, first.loss), (Some(Bitrate::from_mbps(5)), s.down.loss));
+        let Action::Down(last) = &s.timeline[6].1 else { panic!("{:?}", s.timeline[6]) };
+        assert_eq!((last.rate, last.loss), (Some(Bitrate::from_mbps(5)), Loss::None));
+        assert_eq!(s.timeline[1], (20_000_000, Action::ClockJump(Side::Client, -5_000_000)));
+        assert_eq!(s.limits.shown, Some(0.97));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let text = EXAMPLE.parse::<Scenario>().unwrap().to_string();
+        let again: Scenario = text.parse().unwrap();
+        assert_eq!(again.to_string(), text);
+        assert_eq!(again.timeline.len(), 7);
+        let plain = Scenario::default();
+        assert_eq!(plain.to_string().parse::<Scenario>(), Ok(plain));
+    }
+
+    #[test]
+    fn faults_are_told_with_their_place() {
+        for (text, fault) in [
+            ("name a; speed 3", "statement 2"),
+            ("down delay 10", "needs a unit"),
+            ("down delay -1ms", "negative"),
+            ("up loss 120%", "0% to 100%"),
+            ("at 5s explode", "no action"),
+            ("at 5s rebind; at 4s rebind", "order of time"),
+            ("duration", "missing"),
+            ("duration 5s 6s", "too much"),
+            ("input many", "not a number"),
+            ("clock cellar 1s 0", "neither"),
+        ] {
+            let error = text.parse::<Scenario>().unwrap_err().to_string();
+            assert!(error.contains(fault), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! A model of a video encoder: frames of the size that the target rate asks for, in slices, with
+//! references that can be invalidated.
+//!
+//! Owns the truth about every frame: what it references and the fingerprint of its bytes, against
+//! which the player's side is checked. Invariant: a frame references only frames that the encoder still
+//! holds and that were not invalidated.
+
+use std::collections::VecDeque;
+
+use fastrand::Rng;
+use rift_core::{Bitrate, FrameId, Timestamp};
+
+use crate::fingerprint::Fingerprint;
+
+/// Frames the encoder can still reference, as with 16 reference pictures (H.264 annex A).
+const REFERENCES_MAX: usize = 16;
+/// Frames of which the truth is kept: far more than are ever on their way.
+const TRUTHS_MAX: usize = 1024;
+/// Most slices in a frame.
+pub const SLICES_MAX: usize = 8;
+
+/// What the encoder makes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SourceConfig {
+    /// Frames per second.
+    pub fps: u32,
+    /// Video rate before the controller says otherwise.
+    pub rate: Bitrate,
+    /// Slices per frame, 1 to 8.
+    pub slices: u32,
+    /// Time to encode a frame in microseconds; slices come out evenly over it.
+    pub encode_us: u32,
+    /// A keyframe is this many times as large as other frames.
+    pub keyframe_factor: f64,
+    /// Frame sizes vary by this share of the mean, evenly spread.
+    pub noise: f64,
+    /// Whether the encoder follows the rates that the host asks for.
+    pub adaptive: bool,
+}
+
+impl Default for SourceConfig {
+    /// 60 frames per second at 20 Mbit/s in four slices.
+    fn default() -> Self {
+        Self {
+            fps: 60,
+            rate: Bitrate::from_mbps(20),
+            slices: 4,
+            encode_us: 4_000,
+            keyframe_factor: 5.0,
+            noise: 0.3,
+            adaptive: true,
+        }
+    }
+}
+
+/// Why a frame is a keyframe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyframeCause {
+    /// The session's first.
+    First,
+    /// The host asked for it.
+    Requested,
+    /// The frame that was named as the last good one is not there any more.
+    NoReference,
+}
+
+/// What is true of an encoded frame.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameTruth {
+    /// The frame.
+    pub id: FrameId,
+    /// Virtual time of capture.
+    pub captured_at: Timestamp,
+    /// Whether it is a keyframe, and why.
+    pub keyframe: Option<KeyframeCause>,
+    /// What it predicts from.
+    pub reference: Option<FrameId>,
+    /// Length and fingerprint of each slice; the fingerprint from the moment the slice was emitted.
+    pub slices: [(usize, u64); SLICES_MAX],
+    /// How many slices it has.
+    pub slice_count: u32,
+}
+
+/// The encoder model.
+#[derive(Debug)]
+pub struct Source {
+    config: SourceConfig,
+    rng: Rng,
+    seed: u64,
+    next: FrameId,
+    rate: Bitrate,
+    fps: u32,
+    skip: u32,
+    keyframe: Option<KeyframeCause>,
+    references: VecDeque<FrameId>,
+    truths: VecDeque<FrameTruth>,
+}
+
+impl Source {
+    /// An encoder whose first frame will be a keyframe.
+    #[must_use]
+    pub fn new(config: SourceConfig, seed: u64) -> Self {
+        let config = SourceConfig {
+            fps: config.fps.max(1),
+            slices: config.slices.clamp(1, SLICES_MAX as u32),
+            ..config
+        };
+        Self {
+            config,
+            rng: Rng::with_seed(seed),
+            seed,
+            next: FrameId(0),
+            rate: config.rate,
+            fps: config.fps,
+            skip: 0,
+            keyframe: Some(KeyframeCause::First),
+            references: VecDeque::with_capacity(REFERENCES_MAX),
+            truths: VecDeque::with_capacity(TRUTHS_MAX),
+        }
+    }
+
+    /// A new client: begins with a keyframe. Frame ids go on.
+    pub fn restart(&mut self) {
+        self.keyframe = Some(KeyframeCause::First);
+        self.skip = 0;
+    }
+
+    /// Encodes a frame captured at `now`, unless it is to be skipped.
+    pub fn capture(&mut self, now: Timestamp) -> Option<FrameTruth> {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        let id = self.next;
+        self.next = id.next();
+        let reference = self.references.back().copied();
+        let keyframe = self.keyframe.take().or(reference.is_none().then_some(KeyframeCause::NoReference));
+        let reference = if keyframe.is_some() { None } else { reference };
+        if keyframe.is_some() {
+            self.references.clear();
+        }
+        let mut slices = [(0, 0); SLICES_MAX];
+        let slice_len = self.frame_len(keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
+        for (_, slice) in (0..self.config.slices).zip(&mut slices) {
+            slice.0 = usize::try_from(slice_len).unwrap_or(usize::MAX);
+        }
+        if self.references.len() == REFERENCES_MAX {
+            self.references.pop_front();
+        }
+        self.references.push_back(id);
+        let truth =
+            FrameTruth { id, captured_at: now, keyframe, reference, slices, slice_count: self.config.slices };
+        if self.truths.len() == TRUTHS_MAX {
+            self.truths.pop_front();
+        }
+        self.truths.push_back(truth);
+        Some(truth)
+    }
+
+    /// Writes slice `index` of frame `id` into `out` and takes its fingerprint. The same slice always has
+    /// the same bytes. False if there is no such slice.
+    pub fn emit_slice(&mut self, id: FrameId, index: u32, out: &mut Vec<u8>) -> bool {
+        let stream = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index) << 56;
+        let Some(truth) = self.position(id).and_then(|at| self.truths.get_mut(at)) else { return false };
+        if index >= truth.slice_count {
+            return false;
+        }
+        let (len, fingerprint) = &mut truth.slices[index as usize];
+        out.resize(*len, 0);
+        Rng::with_seed(stream).fill(out);
+        // Recognisable if it ever left unsealed.
+        let mark = out.len().min(Self::MARK.len());
+        out[..mark].copy_from_slice(&Self::MARK[..mark]);
+        *fingerprint = Fingerprint::of(out);
+        true
+    }
+
+    /// How each slice begins.
+    pub const MARK: [u8; 16] = *b"plaintext slice:";
+
+    /// What is true of frame `id`, if it was made and not long ago.
+    #[must_use]
+    pub fn truth(&self, id: FrameId) -> Option<&FrameTruth> {
+        self.truths.get(self.position(id)?)
+    }
+
+    /// The next frame must be a keyframe.
+    pub fn on_keyframe_needed(&mut self) {
+        self.keyframe.get_or_insert(KeyframeCause::Requested);
+    }
+
+    /// Nothing newer than `last_valid` may be referenced.
+    pub fn on_reference_invalidated(&mut self, last_valid: FrameId) {
+        self.references.retain(|&id| id <= last_valid);
+    }
+
+    /// Follows the controller, where the encoder is adaptive.
+    pub fn on_rate_changed(&mut self, rate: Bitrate, fps: u32) {
+        if self.config.adaptive {
+            self.rate = rate;
+            self.fps = fps.clamp(1, self.config.fps);
+        }
+    }
+
+    /// Leaves out the next `frames` captures.
+    pub fn on_skip_frames(&mut self, frames: u32) {
+        self.skip = self.skip.max(frames.min(8));
+    }
+
+    /// The target rate.
+    #[must_use]
+    pub fn rate(&self) -> Bitrate {
+        self.rate
+    }
+
+    /// Time between captures in microseconds.
+    #[must_use]
+    pub fn interval_us(&self) -> u64 {
+        1_000_000 / u64::from(self.fps)
+    }
+
+    /// When slice `index` is ready, in microseconds after capture.
+    #[must_use]
+    pub fn slice_ready_us(&self, index: u32) -> u32 {
+        self.config.encode_us / self.config.slices * (index + 1)
+    }
+
+    fn position(&self, id: FrameId) -> Option<usize> {
+        let oldest = self.truths.front()?.id;
+        usize::try_from(id.0.checked_sub(oldest.0)?).ok()
+    }
+
+    fn frame_len(&mut self, keyframe: bool) -> u64 {
+        let mean = self.rate.bytes_in(self.interval_us()) as f64;
+        let noise = 1.0 + self.config.noise * (self.rng.f64() * 2.0 - 1.0);
+        let factor = if keyframe { self.config.keyframe_factor } else { 1.0 };
+        (mean * noise * factor).max(1.0) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(source: &mut Source, count: u64) -> Vec<FrameTruth> {
+        (0..count).filter_map(|i| source.capture(Timestamp::from_micros(i))).collect()
+    }
+
+    #[test]
+    fn frames_follow_the_rate_and_reference_the_one_before() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        let frames = frames(&mut source, 600);
+        assert_eq!(frames[0].keyframe, Some(KeyframeCause::First));
+        for pair in frames.windows(2) {
+            assert_eq!(pair[1].reference, Some(pair[0].id));
+        }
+        let bytes: usize = frames[1..].iter().flat_map(|f| f.slices).map(|(len, _)| len).sum();
+        let mbps = bytes as f64 * 8.0 / (599.0 / 60.0) / 1e6;
+        assert!((19.5..20.6).contains(&mbps), "{mbps}");
+    }
+
+    #[test]
+    fn an_invalidated_frame_is_never_referenced_again() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        frames(&mut source, 10);
+        source.on_reference_invalidated(FrameId(6));
+        let next = frames(&mut source, 2);
+        assert_eq!((next[0].reference, next[0].keyframe), (Some(FrameId(6)), None));
+        assert_eq!(next[1].reference, Some(next[0].id));
+    }
+
+    #[test]
+    fn without_a_reference_there_is_a_keyframe() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        frames(&mut source, 40);
+        source.on_reference_invalidated(FrameId(3));
+        let next = source.capture(Timestamp::ZERO).unwrap();
+        assert_eq!((next.reference, next.keyframe), (None, Some(KeyframeCause::NoReference)));
+        source.on_keyframe_needed();
+        assert_eq!(source.capture(Timestamp::ZERO).unwrap().keyframe, Some(KeyframeCause::Requested));
+    }
+
+    #[test]
+    fn the_bytes_of_a_slice_are_reproducible_and_its_own() {
+        let mut source = Source::new(SourceConfig::default(), 9);
+        frames(&mut source, 3);
+        let mut bytes = |frame, index| {
+            let mut out = Vec::new();
+            assert!(source.emit_slice(FrameId(frame), index, &mut out));
+            assert_eq!(source.truth(FrameId(frame)).unwrap().slices[index as usize].1, Fingerprint::of(&out));
+            out
+        };
+        assert_eq!(bytes(1, 1), bytes(1, 1));
+        assert_ne!(bytes(1, 1), bytes(1, 2));
+        assert_ne!(bytes(1, 1), bytes(2, 1));
+    }
+
+    #[test]
+    fn skipped_frames_are_not_encoded() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        source.on_skip_frames(2);
+        assert_eq!(frames(&mut source, 5).len(), 3);
+    }
+}
