@@ -153,7 +153,8 @@ mod tests {
                 let noise = vec![3; noise_len];
                 let msg1 = Msg1Body { pattern: Pattern::Ik, cookie, noise: &noise };
                 let mut datagram = [0xaa; 1500];
-                let len = write_datagram(HandshakeKind::Msg1, HandshakeId(4), 0, &msg1.encode(), &mut datagram);
+                let len =
+                    write_datagram(HandshakeKind::Msg1, HandshakeId(4), 0, &msg1.encode(), &mut datagram);
                 assert_eq!(len, Some(MSG1_DATAGRAM_LEN));
                 assert_eq!(Msg1Body::decode(&datagram[..MSG1_DATAGRAM_LEN]), Ok(msg1));
             }

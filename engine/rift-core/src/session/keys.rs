@@ -260,7 +260,8 @@ impl Opener {
         if sealed.len() < TAG_LEN {
             return Err(DropReason::TooShort);
         }
-        let (key, _) = self.keys.iter().flatten().find(|(_, first)| id >= *first).ok_or(DropReason::TooOld)?;
+        let (key, _) =
+            self.keys.iter().flatten().find(|(_, first)| id >= *first).ok_or(DropReason::TooOld)?;
         let body = key.open_in_place(id, header, sealed).map_err(|_| DropReason::BadSeal)?;
         self.window.mark(id);
         if self.newest.is_none_or(|newest| id > newest) {

@@ -18,6 +18,8 @@ use crate::wire::{
 };
 use crate::{Alias, DropReason, PacketId, Timestamp};
 
+/// The longest pause between pings (RIFT R-SESS-3), in microseconds.
+const PING_INTERVAL_MAX_US: u64 = 500_000;
 /// How often the end is told (RIFT R-SESS-5).
 const CLOSE_REPEATS: u8 = 3;
 /// Pause between two of them, in microseconds.
@@ -118,7 +120,7 @@ impl Link {
             channel,
             outgoing: ReliableSender::new(datagram_len - TRANSPORT_OVERHEAD),
             incoming: ReliableReceiver::new(),
-            pinger: Pinger::new(now, config.ping_interval_us),
+            pinger: Pinger::new(now, config.ping_interval_us.min(PING_INTERVAL_MAX_US)),
             pong_due: None,
             last_received: now,
             last_call: now,
@@ -288,10 +290,11 @@ impl Link {
             self.pong_due = None;
             return Some(len);
         }
-        if now >= self.pinger.poll_timeout() && self.channel.sealer.available(Use::Upkeep) > 0 {
-            if let Some(ping) = self.pinger.poll_ping(now) {
-                return self.seal_control(&Control::Ping(ping), out);
-            }
+        if now >= self.pinger.poll_timeout()
+            && self.channel.sealer.available(Use::Upkeep) > 0
+            && let Some(ping) = self.pinger.poll_ping(now)
+        {
+            return self.seal_control(&Control::Ping(ping), out);
         }
         if self.incoming.is_ack_due() {
             return self.seal_body(out, Use::Upkeep, |link, body| link.incoming.poll_ack(body));
@@ -385,8 +388,8 @@ impl Link {
             return if ending.left == 0 { Timestamp::NEVER } else { ending.next_at };
         }
         if self.channel.sealer.available(Use::Upkeep) == 0 {
-            // Nothing can leave until the peer acknowledges the key.
-            return self.last_received.plus_micros(self.timeout_us);
+            // Nothing can leave until the peer acknowledges the key; time must still be noticed.
+            return self.last_call.plus_micros(CLOCK_JUMP_US / 2);
         }
         if self.pong_due.is_some() || self.incoming.is_ack_due() {
             return Timestamp::ZERO;

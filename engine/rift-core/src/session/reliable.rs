@@ -261,10 +261,9 @@ impl ReliableReceiver {
             let message = ControlMessage::decode(&self.assembly[..]);
             self.assembly.clear();
             self.assembly.shrink_to(SEGMENT_MAX);
-            match message.map_err(|_| Violation::MalformedMessage)?.control {
-                Some(control) => return Ok(Some(control)),
-                // Newer than this version: skipped.
-                None => {}
+            // A message newer than this version is skipped.
+            if let Some(control) = message.map_err(|_| Violation::MalformedMessage)?.control {
+                return Ok(Some(control));
             }
         }
     }
@@ -329,8 +328,7 @@ mod tests {
         let mut sender = ReliableSender::new(1166);
         sender.push(clipboard(100_000, 'a')).unwrap();
         let mut out = [0; 1200];
-        let first: Vec<_> =
-            core::iter::from_fn(|| sender.poll_segment(at(0), RTO_US, &mut out)).collect();
+        let first: Vec<_> = core::iter::from_fn(|| sender.poll_segment(at(0), RTO_US, &mut out)).collect();
         assert_eq!(first.len(), WINDOW);
         let mut left = vec![];
         for ms in 1..2000 {

@@ -11,7 +11,7 @@ use rift_crypto::{
     CookieKey, Established, HandshakeError, Identity, MAX_MESSAGE_LEN, PeerProof, Responder, Suite,
 };
 
-use crate::endpoint::{Path, Via};
+use crate::endpoint::Path;
 use crate::message::proto::Hello;
 use crate::session::LinkConfig;
 use crate::session::bodies::{Introduction, Msg1Body, Pattern, RejectReason, write_datagram};
@@ -37,7 +37,6 @@ pub(super) struct Arrival {
     pub(super) handshake_hash: [u8; 32],
     pub(super) hello: Hello,
     pub(super) path: Path,
-    pub(super) via: Via,
 }
 
 /// What handshakes need of the endpoint.
@@ -269,7 +268,7 @@ impl Handshakes {
         let introduction = Introduction::decode(&msg3.app)?;
         let established = responder.into_keys().map_err(|_| DropReason::BadHandshake)?;
         let alias = entry.alias;
-        Ok(arrival(now, path, established, alias, introduction, Via::Xx, context.link))
+        Ok(arrival(now, path, established, alias, introduction, context.link))
     }
 
     /// Whether a new handshake is taken without more ado. Under load only from an address that is
@@ -349,8 +348,8 @@ fn respond(
         (HandshakeError::NotAuthentic, Pattern::Ik) => Failure::Reject(RejectReason::CannotRead),
         _ => Failure::Drop,
     })?;
-    let suite =
-        Suite::choose(Suite::supported(), &msg1.suites).ok_or(Failure::Reject(RejectReason::NoCommonSuite))?;
+    let suite = Suite::choose(Suite::supported(), &msg1.suites)
+        .ok_or(Failure::Reject(RejectReason::NoCommonSuite))?;
     let mut out = [0; MAX_MESSAGE_LEN];
     let len = responder.write_msg2(suite, &alias.0.to_be_bytes(), &mut out).map_err(|_| Failure::Drop)?;
     let state = match body.pattern {
@@ -358,7 +357,7 @@ fn respond(
         Pattern::Ik => {
             let introduction = Introduction::decode(&msg1.app).map_err(|_| Failure::Drop)?;
             let established = responder.into_keys().map_err(|_| Failure::Drop)?;
-            let arrival = arrival(now, path, established, alias, introduction, Via::Ik, context.link);
+            let arrival = arrival(now, path, established, alias, introduction, context.link);
             State::AwaitPacket(Box::new(arrival))
         }
     };
@@ -371,7 +370,6 @@ fn arrival(
     established: Established,
     alias: Alias,
     introduction: Introduction,
-    via: Via,
     config: &LinkConfig,
 ) -> Arrival {
     Arrival {
@@ -380,6 +378,5 @@ fn arrival(
         channel: Channel::new(now, established.keys, alias, introduction.alias, config),
         hello: introduction.hello,
         path,
-        via,
     }
 }

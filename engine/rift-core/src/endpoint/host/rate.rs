@@ -67,7 +67,8 @@ impl RateControl {
             parity: controller.parity_ratio(),
         };
         let (new_bps, old_bps) = (target.bitrate.as_bps(), self.told.bitrate.as_bps());
-        let is_worth = new_bps.abs_diff(old_bps) * 100 >= old_bps * BITRATE_STEP_PERCENT && new_bps != old_bps
+        let is_worth = new_bps.abs_diff(old_bps) * 100 >= old_bps * BITRATE_STEP_PERCENT
+            && new_bps != old_bps
             || target.fps != self.told.fps
             || (target.parity - self.told.parity).abs() >= PARITY_STEP;
         is_worth.then(|| {

@@ -6,7 +6,7 @@ use rift_crypto::{PairingHost, PeerProof};
 
 use super::HostEvent;
 use super::stream::{BATCH_MAX, Streaming};
-use crate::endpoint::{Path, TrafficClass, Transmit};
+use crate::endpoint::{Ecn, Path, TrafficClass, Transmit};
 use crate::message::proto::RefusalReason;
 use crate::message::proto::control_message::Control;
 use crate::message::{self, Incoming};
@@ -124,11 +124,8 @@ impl Session {
 
     /// Tells the peer no, for a reason that it is told.
     pub(super) fn refuse(&mut self, now: Timestamp, reason: RefusalReason) {
-        let ack = crate::message::proto::HelloAck {
-            accepted: false,
-            refusal: reason.into(),
-            ..Default::default()
-        };
+        let ack =
+            crate::message::proto::HelloAck { accepted: false, refusal: reason.into(), ..Default::default() };
         // There is room: nothing was queued before.
         let _ = self.link.push(Control::HelloAck(ack));
         self.role = Role::refused(now);
@@ -136,10 +133,10 @@ impl Session {
 
     /// Notices what time brings; why the session must end, if so.
     pub(super) fn handle_timeout(&mut self, now: Timestamp) -> Option<CloseReason> {
-        if let Role::Refused { until } = self.role {
-            if now >= until || self.link.is_idle() {
-                return Some(CloseReason::Local(CloseCode::Refused));
-            }
+        if let Role::Refused { until } = self.role
+            && (now >= until || self.link.is_idle())
+        {
+            return Some(CloseReason::Local(CloseCode::Refused));
         }
         self.link.handle_timeout(now)
     }
@@ -186,6 +183,6 @@ impl Session {
 pub(super) const OUT_OF_PHASE: CloseReason = CloseReason::Protocol(Violation::OutOfPhase);
 
 fn transmit(link: &Link, len: usize, segment_len: usize, class: TrafficClass) -> Transmit {
-    let ecn = if class == TrafficClass::Video { crate::endpoint::Ecn::Ect0 } else { crate::endpoint::Ecn::NotEct };
-    Transmit { path: link.path(), len, segment_len, class, ecn }
+    // Nothing here answers congestion marks yet, so nothing may ask for them (RFC 3168 section 6.1).
+    Transmit { path: link.path(), len, segment_len, class, ecn: Ecn::NotEct }
 }

@@ -10,9 +10,9 @@ use super::sound::SoundQueue;
 use super::{HostConfig, HostEvent, StreamOffer};
 use crate::endpoint::TrafficClass;
 use crate::input::InputReceiver;
+use crate::message::Incoming;
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{CongestionControl, CursorPosition, Hello, InputAck};
-use crate::message::Incoming;
 use crate::send::{SenderConfig, SliceMeta, VideoSender};
 use crate::session::Features;
 use crate::session::keys::Use;
@@ -94,6 +94,10 @@ impl Streaming {
 
     pub(super) fn sender(&self) -> &VideoSender {
         &self.sender
+    }
+
+    pub(super) fn audio_dropped(&self) -> u64 {
+        self.sound.dropped()
     }
 
     pub(super) fn rate(&self) -> &RateControl {
@@ -203,10 +207,10 @@ impl Streaming {
         link: &mut Link,
         out: &mut [u8],
     ) -> Option<(usize, usize, TrafficClass)> {
-        if !self.is_mid_batch {
-            if let Some(len) = self.poll_audio(link, out) {
-                return Some((len, len, TrafficClass::Audio));
-            }
+        if !self.is_mid_batch
+            && let Some(len) = self.poll_audio(link, out)
+        {
+            return Some((len, len, TrafficClass::Audio));
         }
         let (len, segment_len) = self.poll_video(now, link, out)?;
         Some((len, segment_len, TrafficClass::Video))
