@@ -13,8 +13,9 @@ pub mod fec;
 mod id;
 pub mod input;
 pub mod message;
-pub mod session;
+pub mod receive;
 pub mod send;
+pub mod session;
 mod time;
 pub mod wire;
 

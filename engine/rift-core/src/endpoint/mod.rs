@@ -1,7 +1,7 @@
 //! The two ends of a stream, as state machines without input or output.
 //!
-//! `HostEndpoint` serves one port of `wavry-server`: handshakes of anybody, one streaming session,
-//! pairing. `ClientEndpoint` is one connection of `wavry-client`. Both are driven the same way:
+//! [`HostEndpoint`] serves one port of `wavry-server`: handshakes of anybody, one streaming session,
+//! pairing. [`ClientEndpoint`] is one connection of `wavry-client`. Both are driven the same way:
 //!
 //! * `handle_datagram` for each datagram (opened in place), `handle_timeout` when the time that
 //!   `poll_timeout` gave has come, and the `submit_` methods;
@@ -34,8 +34,12 @@
 
 mod client;
 mod host;
+mod info;
 mod path;
 
-pub use client::{ClientConfig, ClientEvent, ExpectedHost, Purpose, Refusal, StreamInfo, Via};
-pub use host::{ControllerKind, HostConfig, HostEvent, StreamOffer};
+pub use client::{
+    ClientConfig, ClientEndpoint, ClientEvent, ExpectedHost, Purpose, Refusal, StreamInfo, Via,
+};
+pub use host::{ControllerKind, HostConfig, HostEndpoint, HostEvent, StreamOffer};
+pub use info::SessionInfo;
 pub use path::{Ecn, Path, TrafficClass, Transmit};

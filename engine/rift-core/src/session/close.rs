@@ -34,6 +34,8 @@ pub enum Violation {
     KeyUpdate,
     /// Acknowledged what was never sent.
     Acknowledgement,
+    /// Nothing reliable is acknowledged any more, though packets arrive.
+    Unacknowledged,
     /// A message in the wrong phase of the session.
     OutOfPhase,
 }

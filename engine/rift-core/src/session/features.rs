@@ -50,6 +50,12 @@ impl Features {
         self.0 & other.0 == other.0
     }
 
+    /// What either set has.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// What both sets have.
     #[must_use]
     pub const fn common(self, other: Self) -> Self {

@@ -1,9 +1,10 @@
 //! What a client is told at start.
 
-use rift_crypto::Identity;
+use rift_crypto::{Identity, Pin};
 
 use crate::endpoint::Path;
 use crate::message::proto::{Codec, Platform, Resolution};
+use crate::receive::ReceiverConfig;
 use crate::session::{Features, LinkConfig};
 
 /// What a `ClientEndpoint` is made from.
@@ -30,6 +31,8 @@ pub struct ClientConfig {
     pub max_fps: u32,
     /// What the client runs on.
     pub platform: Platform,
+    /// The video receiver's limits; slices are set for each session.
+    pub receiver: ReceiverConfig,
     /// Extensions that the client offers.
     pub features: Features,
     /// Timing and limits of the session.
@@ -51,6 +54,7 @@ impl ClientConfig {
             max_resolution: Resolution { width: 3840, height: 2160 },
             max_fps: 60,
             platform: Platform::Linux,
+            receiver: ReceiverConfig::default(),
             features: Features::ALL,
             link: LinkConfig::default(),
         }
@@ -71,6 +75,8 @@ pub struct ExpectedHost {
 pub enum Purpose {
     /// To show the host's display.
     Stream,
+    /// To be put on the host's allow-list.
+    Pair(Pin),
     /// To measure the round trip; no stream is asked for.
     Ping,
 }

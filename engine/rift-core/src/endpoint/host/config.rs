@@ -2,6 +2,7 @@
 
 use crate::Bitrate;
 use crate::message::proto::{Codec, Monitor, Resolution};
+use crate::send::SenderConfig;
 use crate::session::{Features, LinkConfig};
 use rift_crypto::{Identity, WavryId};
 
@@ -15,6 +16,8 @@ pub struct HostConfig {
     pub seed: [u8; 32],
     /// What is streamed.
     pub stream: StreamOffer,
+    /// The video sender's limits; datagram length and slices are set for each session.
+    pub sender: SenderConfig,
     /// What decides on the bitrate.
     pub controller: ControllerKind,
     /// Who may stream.
@@ -38,6 +41,7 @@ impl HostConfig {
             identity,
             seed,
             stream,
+            sender: SenderConfig::default(),
             controller: ControllerKind::DeltaV1,
             allowed: Vec::new(),
             max_handshakes: 64,

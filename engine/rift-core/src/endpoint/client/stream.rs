@@ -1,0 +1,267 @@
+//! What a client's session has besides its upkeep: video, sound, input, feedback.
+//!
+//! Owns the receiving of media and what is told to the host about it. Never decodes. Invariant: input
+//! leaves before any feedback.
+
+use crate::endpoint::{Ecn, TrafficClass};
+use crate::input::{InputEvent, InputSender};
+use crate::message::proto::control_message::Control;
+use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
+use crate::message::{MediaBody, encode_nack};
+use crate::receive::{
+    AudioFrame, AudioQueue, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest, VideoReceiver,
+};
+use crate::session::Features;
+use crate::session::keys::Use;
+use crate::session::link::Link;
+use crate::{DropReason, FrameId, PacketId, Timestamp};
+
+/// How often reception is reported (RIFT R-FB-1), in microseconds.
+const REPORT_INTERVAL_US: u64 = 100_000;
+/// How often arrival times are reported, in microseconds: about once per frame.
+const ARRIVAL_INTERVAL_US: u64 = 16_000;
+/// Packet ids in one Nack: 64 of at most 10 bytes fit any datagram.
+const NACK_MAX: usize = 64;
+/// The published duration of a packet of sound, in microseconds.
+pub(super) const AUDIO_FRAME_US: u64 = 5_000;
+/// Sound that may wait (RIFT R-AUD-2), in microseconds.
+const AUDIO_QUEUE_US: u64 = 20_000;
+
+/// Media of a session.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    features: Features,
+    receiver: VideoReceiver,
+    audio: AudioQueue,
+    input: InputSender,
+    report_at: Timestamp,
+    /// When arrivals are told; never while there are none.
+    arrivals_at: Timestamp,
+    ack_due: Option<FrameId>,
+    newest_shown: Option<FrameId>,
+}
+
+impl Streaming {
+    /// Memory is taken here; what the session agreed on is set later.
+    pub(super) fn new(now: Timestamp, config: &ReceiverConfig) -> Self {
+        Self {
+            features: Features::NONE,
+            receiver: VideoReceiver::new(config),
+            audio: AudioQueue::new(AUDIO_FRAME_US, AUDIO_QUEUE_US),
+            input: InputSender::new(true),
+            report_at: now,
+            arrivals_at: Timestamp::NEVER,
+            ack_due: None,
+            newest_shown: None,
+        }
+    }
+
+    /// The session's extensions are known.
+    pub(super) fn start(&mut self, now: Timestamp, features: Features) {
+        self.features = features;
+        self.receiver.set_slices(features.contains(Features::SLICES));
+        self.input = InputSender::new(features.contains(Features::INPUT_BATCH));
+        self.report_at = now.plus_micros(REPORT_INTERVAL_US);
+    }
+
+    pub(super) fn set_audio_frame(&mut self, frame_us: u64) {
+        self.audio = AudioQueue::new(frame_us, AUDIO_QUEUE_US);
+    }
+
+    /// Every authenticated packet, before its message.
+    #[inline]
+    pub(super) fn on_packet(&mut self, now: Timestamp, id: PacketId, ecn: Ecn) {
+        self.receiver.on_packet(now, id);
+        if self.arrivals_at == Timestamp::NEVER && self.features.contains(Features::ARRIVAL_FEEDBACK) {
+            self.arrivals_at = now.plus_micros(ARRIVAL_INTERVAL_US);
+        }
+        if ecn != Ecn::NotEct {
+            self.receiver.on_ecn(id, ecn as u8);
+        }
+    }
+
+    #[inline]
+    pub(super) fn handle_media(
+        &mut self,
+        now: Timestamp,
+        id: PacketId,
+        body: &[u8],
+        media: &MediaBody<'_>,
+    ) -> Result<(), DropReason> {
+        match media {
+            MediaBody::Video(chunk) => self.receiver.handle_chunk(now, id, body, chunk),
+            MediaBody::Fec(fec) => self.receiver.handle_fec(now, id, fec),
+            MediaBody::Audio(packet) => self.audio.handle(packet),
+            MediaBody::Other => Ok(()),
+        }
+    }
+
+    pub(super) fn on_input_ack(&mut self, sequence: u64) {
+        self.input.on_ack(sequence);
+    }
+
+    pub(super) fn on_rtt(&mut self, link: &Link) {
+        let rtt = link.rtt();
+        self.receiver.set_rtt(rtt.smoothed_us(), rtt.variance_us());
+        self.input.set_rtt(rtt.smoothed_us());
+    }
+
+    pub(super) fn on_clock_jump(&mut self, now: Timestamp) {
+        self.input.on_clock_jump(now);
+        self.report_at = now;
+        self.arrivals_at = self.arrivals_at.min(now);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Timestamp) {
+        self.receiver.handle_timeout(now);
+    }
+
+    pub(super) fn submit_input(&mut self, now: Timestamp, event: InputEvent) -> Result<(), DropReason> {
+        let is_relative = matches!(event, InputEvent::MouseMoveRelative { .. });
+        if is_relative && !self.features.contains(Features::RELATIVE_MOUSE) {
+            return Err(DropReason::Unexpected);
+        }
+        self.input.submit(now, event)
+    }
+
+    pub(super) fn poll_slice(&mut self, now: Timestamp) -> Option<ReadySlice<'_>> {
+        self.receiver.poll_slice(now)
+    }
+
+    pub(super) fn poll_audio(&mut self) -> Option<AudioFrame<'_>> {
+        self.audio.poll()
+    }
+
+    pub(super) fn on_decoded(&mut self, now: Timestamp, frame: FrameId) {
+        self.receiver.on_decoded(now, frame);
+        if self.features.contains(Features::FRAME_ACK) && self.ack_due.is_none_or(|due| frame > due) {
+            self.ack_due = Some(frame);
+        }
+    }
+
+    pub(super) fn on_decode_failed(&mut self, now: Timestamp, frame: FrameId) {
+        self.receiver.on_decode_failed(now, frame);
+    }
+
+    pub(super) fn on_shown(&mut self, frame: FrameId) {
+        self.newest_shown = self.newest_shown.max(Some(frame));
+    }
+
+    pub(super) fn newest_shown(&self) -> Option<FrameId> {
+        self.newest_shown
+    }
+
+    pub(super) fn receiver_counters(&self) -> &ReceiverCounters {
+        self.receiver.counters()
+    }
+
+    pub(super) fn audio_dropped(&self) -> u64 {
+        self.audio.dropped()
+    }
+
+    pub(super) fn input(&self) -> &InputSender {
+        &self.input
+    }
+
+    /// Seals the input message that is due.
+    pub(super) fn poll_input(
+        &mut self,
+        now: Timestamp,
+        link: &mut Link,
+        out: &mut [u8],
+    ) -> Option<(usize, TrafficClass)> {
+        if !self.input.is_due(now) {
+            return None;
+        }
+        let len = link.seal_body(out, Use::Payload, |_, body| self.input.poll_message(now, body))?;
+        Some((len, TrafficClass::Input))
+    }
+
+    /// Seals the next request or report.
+    pub(super) fn poll_feedback(
+        &mut self,
+        now: Timestamp,
+        link: &mut Link,
+        out: &mut [u8],
+    ) -> Option<(usize, TrafficClass)> {
+        // A request is taken out of the receiver only when it can leave.
+        if link.payload_room().0 == 0 {
+            return None;
+        }
+        let len = self
+            .poll_nack(now, link, out)
+            .or_else(|| self.poll_request(now, link, out))
+            .or_else(|| self.poll_frame_ack(link, out))
+            .or_else(|| self.poll_report(now, link, out))
+            .or_else(|| self.poll_arrivals(now, link, out))?;
+        Some((len, TrafficClass::Control))
+    }
+
+    pub(super) fn poll_timeout(&self) -> Timestamp {
+        if self.ack_due.is_some() {
+            return Timestamp::ZERO;
+        }
+        self.input.poll_timeout().min(self.receiver.poll_timeout()).min(self.report_at).min(self.arrivals_at)
+    }
+
+    fn poll_nack(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        let mut ids = [PacketId(0); NACK_MAX];
+        let count = self.receiver.poll_nack(now, &mut ids);
+        if count == 0 {
+            return None;
+        }
+        link.seal_body(out, Use::Payload, |_, body| encode_nack(&ids[..count], body))
+    }
+
+    fn poll_request(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        let has_requests = self.features.contains(Features::FRAME_ACK);
+        let control = match self.receiver.poll_request(now)? {
+            RecoveryRequest::InvalidateReference { last_valid } => {
+                Control::ReferenceInvalidation(ReferenceInvalidation { last_valid_frame_id: last_valid.0 })
+            }
+            RecoveryRequest::Keyframe { newest } if has_requests => {
+                Control::KeyframeRequest(KeyframeRequest { newest_frame_id: newest.0 })
+            }
+            // Published peers know no such request; that nothing is valid says the same.
+            RecoveryRequest::Keyframe { .. } => {
+                Control::ReferenceInvalidation(ReferenceInvalidation { last_valid_frame_id: 0 })
+            }
+            RecoveryRequest::SkipFrames(skip_frames) => {
+                Control::EncoderControl(EncoderControl { skip_frames })
+            }
+        };
+        link.seal_control(&control, out)
+    }
+
+    fn poll_frame_ack(&mut self, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        let frame = self.ack_due.take()?;
+        link.seal_control(&Control::FrameAck(FrameAck { frame_id: frame.0 }), out)
+    }
+
+    fn poll_report(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        if now < self.report_at {
+            return None;
+        }
+        self.report_at = now.plus_micros(REPORT_INTERVAL_US);
+        let report = self.receiver.report(now);
+        let stats = StatsReport {
+            period_ms: report.period_ms,
+            received_packets: report.received_packets,
+            lost_packets: report.lost_packets,
+            rtt_us: link.rtt().smoothed_us(),
+            jitter_us: report.jitter_us,
+        };
+        link.seal_control(&Control::StatsReport(stats), out)
+    }
+
+    fn poll_arrivals(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        if now < self.arrivals_at {
+            return None;
+        }
+        let Some(feedback) = self.receiver.poll_arrivals(now) else {
+            self.arrivals_at = Timestamp::NEVER;
+            return None;
+        };
+        link.seal_body(out, Use::Payload, |_, body| feedback.encode(body))
+    }
+}

@@ -1,0 +1,312 @@
+//! What a streaming session has besides its upkeep: video, sound, cursor, input, rate control.
+//!
+//! Owns the media of one session and their order. Never knows about handshakes or other sessions.
+//! Invariant: what is sealed between the packets of one group is nothing.
+
+use std::collections::VecDeque;
+
+use super::rate::RateControl;
+use super::sound::SoundQueue;
+use super::{HostConfig, HostEvent, StreamOffer};
+use crate::endpoint::TrafficClass;
+use crate::input::InputReceiver;
+use crate::message::Incoming;
+use crate::message::proto::control_message::Control;
+use crate::message::proto::{CongestionControl, CursorPosition, Hello, InputAck};
+use crate::send::{SenderConfig, SliceMeta, VideoSender};
+use crate::session::Features;
+use crate::session::keys::Use;
+use crate::session::link::Link;
+use crate::wire::TRANSPORT_HEADER_LEN;
+use crate::{DropReason, FrameId, PacketId, Timestamp};
+
+/// Events that may wait for the program. 1024 are many seconds of a fast mouse; beyond, input is not
+/// acknowledged and so comes again.
+pub(super) const EVENTS_MAX: usize = 1024;
+/// No batch has more packets than the largest group.
+pub(super) const BATCH_MAX: u64 = 64;
+
+/// The media of a session.
+#[derive(Debug)]
+pub(super) struct Streaming {
+    pub(super) features: Features,
+    sender: VideoSender,
+    /// A batch was begun and its rest must leave next.
+    is_mid_batch: bool,
+    input: InputReceiver,
+    sound: SoundQueue,
+    cursor: Option<CursorPosition>,
+    rate: RateControl,
+    rate_due: Option<CongestionControl>,
+    keyframe: Served,
+    invalidation: Served,
+}
+
+/// A request that repeats until it is served, told to the program once per round trip.
+#[derive(Debug, Default)]
+struct Served {
+    /// Of the newest frame served: requests about older ones are late repetitions.
+    up_to: Option<FrameId>,
+    told_at: Option<Timestamp>,
+}
+
+impl Served {
+    fn is_news(&mut self, now: Timestamp, frame: FrameId, pause_us: u64) -> bool {
+        let is_old = self.up_to.is_some_and(|served| served > frame);
+        let is_told = self.told_at.is_some_and(|at| now >= at && now.micros_since(at) < pause_us);
+        if is_old || is_told {
+            return false;
+        }
+        self.told_at = Some(now);
+        true
+    }
+
+    fn on_served(&mut self, frame: FrameId) {
+        self.up_to = Some(frame);
+        self.told_at = None;
+    }
+}
+
+impl Streaming {
+    pub(super) fn new(config: &HostConfig, hello: &Hello, features: Features, link: &Link) -> Self {
+        let has_parity = features.contains(Features::FEC_REGULAR);
+        let parity = if has_parity { config.sender.parity } else { 0.0 };
+        let sender = SenderConfig {
+            datagram_len: link.datagram_len(),
+            slices: features.contains(Features::SLICES),
+            parity,
+            ..config.sender.clone()
+        };
+        let fps = fps_of(&config.stream, hello);
+        Self {
+            features,
+            sender: VideoSender::new(&sender),
+            is_mid_batch: false,
+            input: InputReceiver::new(),
+            sound: SoundQueue::new(),
+            cursor: None,
+            rate: RateControl::new(config.controller, &config.stream, fps, parity),
+            rate_due: None,
+            keyframe: Served::default(),
+            invalidation: Served::default(),
+        }
+    }
+
+    pub(super) fn sender(&self) -> &VideoSender {
+        &self.sender
+    }
+
+    pub(super) fn audio_dropped(&self) -> u64 {
+        self.sound.dropped()
+    }
+
+    pub(super) fn rate(&self) -> &RateControl {
+        &self.rate
+    }
+
+    pub(super) fn submit_slice(
+        &mut self,
+        now: Timestamp,
+        meta: &SliceMeta,
+        data: &[u8],
+    ) -> Result<(), DropReason> {
+        self.sender.submit_slice(now, meta, data)?;
+        if meta.keyframe {
+            self.keyframe.on_served(meta.frame_id);
+            self.invalidation.on_served(meta.frame_id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn submit_audio(&mut self, timestamp: Timestamp, data: &[u8]) -> Result<(), DropReason> {
+        self.sound.push(timestamp, data)
+    }
+
+    pub(super) fn set_cursor(&mut self, position: CursorPosition) {
+        if self.features.contains(Features::CURSOR) {
+            self.cursor = Some(position);
+        }
+    }
+
+    pub(super) fn on_rtt(&mut self, now: Timestamp, link: &Link, sample_us: u64) {
+        self.sender.set_rtt(link.rtt().smoothed_us());
+        self.rate.on_rtt(now, sample_us);
+    }
+
+    /// Takes a message that the link did not. Tells the program through `events`.
+    pub(super) fn handle(
+        &mut self,
+        now: Timestamp,
+        incoming: &Incoming<'_>,
+        rtt_us: u64,
+        events: &mut VecDeque<HostEvent>,
+    ) -> Result<(), DropReason> {
+        match incoming {
+            Incoming::InputBatch(_) | Incoming::Input(_)
+                if events.len() + InputReceiver::APPLIED_MAX > EVENTS_MAX =>
+            {
+                Err(DropReason::NoRoom)
+            }
+            Incoming::InputBatch(content) => {
+                self.input.handle_batch(content, |event| events.push_back(HostEvent::Input(event)))
+            }
+            Incoming::Input(message) => {
+                self.input.handle_single(message, |event| events.push_back(HostEvent::Input(event)));
+                Ok(())
+            }
+            Incoming::Nack(ids) => {
+                self.sender.on_nack(now, ids.clone().map(PacketId));
+                Ok(())
+            }
+            Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
+            Incoming::ArrivalFeedback(_) | Incoming::Unknown => Ok(()),
+            _ => Err(DropReason::Unexpected),
+        }
+    }
+
+    /// Notices frames that the sender gave up and targets that changed.
+    pub(super) fn poll_changes(&mut self, events: &mut VecDeque<HostEvent>) {
+        if let Some(dropped) = self.sender.poll_dropped() {
+            events.push_back(match dropped.last_valid {
+                Some(last_valid) => HostEvent::ReferenceInvalidated { last_valid },
+                None => HostEvent::KeyframeNeeded,
+            });
+        }
+        if let Some(target) = self.rate.poll_change() {
+            let parity = if self.features.contains(Features::FEC_REGULAR) { target.parity } else { 0.0 };
+            self.sender.set_parity(parity);
+            self.rate_due = Some(CongestionControl {
+                target_bitrate_kbps: target.bitrate.as_kbps(),
+                target_fps: target.fps,
+            });
+            events.push_back(HostEvent::RateChanged { bitrate: target.bitrate, fps: target.fps, parity });
+        }
+    }
+
+    /// Whether a batch was begun whose rest must leave before anything else.
+    pub(super) fn is_mid_batch(&self) -> bool {
+        self.is_mid_batch
+    }
+
+    /// Seals the next message that is not media.
+    pub(super) fn poll_control(&mut self, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        if let Some(sequence) = self.input.poll_ack() {
+            return link.seal_control(&Control::InputAck(InputAck { sequence }), out);
+        }
+        if let Some(rate) = self.rate_due.take() {
+            return link.seal_control(&Control::CongestionControl(rate), out);
+        }
+        let position = self.cursor.take()?;
+        link.seal_control(&Control::CursorPosition(position), out)
+    }
+
+    /// Seals media: length in `out`, length of each datagram but the last, and the class.
+    pub(super) fn poll_media(
+        &mut self,
+        now: Timestamp,
+        link: &mut Link,
+        out: &mut [u8],
+    ) -> Option<(usize, usize, TrafficClass)> {
+        if !self.is_mid_batch
+            && let Some(len) = self.poll_audio(link, out) {
+                return Some((len, len, TrafficClass::Audio));
+            }
+        let (len, segment_len) = self.poll_video(now, link, out)?;
+        Some((len, segment_len, TrafficClass::Video))
+    }
+
+    pub(super) fn poll_timeout(&self) -> Timestamp {
+        let is_due = self.is_mid_batch
+            || self.input.is_ack_due()
+            || self.rate_due.is_some()
+            || self.cursor.is_some()
+            || self.sound.front().is_some();
+        if is_due { Timestamp::ZERO } else { self.sender.poll_timeout() }
+    }
+
+    fn handle_control(
+        &mut self,
+        now: Timestamp,
+        control: &Control,
+        rtt_us: u64,
+        events: &mut VecDeque<HostEvent>,
+    ) -> Result<(), DropReason> {
+        let event = match control {
+            Control::StatsReport(report) => {
+                if report.lost_packets > 0 {
+                    self.rate.on_loss(now, report.lost_packets);
+                }
+                return Ok(());
+            }
+            Control::FrameAck(ack) => {
+                self.sender.on_frame_acked(FrameId(ack.frame_id));
+                return Ok(());
+            }
+            Control::KeyframeRequest(request) => {
+                let newest = FrameId(request.newest_frame_id);
+                if !self.keyframe.is_news(now, newest, rtt_us) {
+                    return Err(DropReason::Duplicate);
+                }
+                HostEvent::KeyframeNeeded
+            }
+            Control::ReferenceInvalidation(invalidation) => {
+                let last_valid = FrameId(invalidation.last_valid_frame_id);
+                if !self.invalidation.is_news(now, last_valid, rtt_us) {
+                    return Err(DropReason::Duplicate);
+                }
+                HostEvent::ReferenceInvalidated { last_valid }
+            }
+            Control::EncoderControl(control) => HostEvent::SkipFrames(control.skip_frames.min(2)),
+            Control::LatencyStats(_) => return Ok(()),
+            _ => return Err(DropReason::Unexpected),
+        };
+        if events.len() >= EVENTS_MAX {
+            return Err(DropReason::NoRoom);
+        }
+        events.push_back(event);
+        Ok(())
+    }
+
+    fn poll_audio(&mut self, link: &mut Link, out: &mut [u8]) -> Option<usize> {
+        let packet = self.sound.front()?;
+        let len = link.seal_body(out, Use::Payload, |_, body| packet.encode(body))?;
+        self.sound.pop();
+        Some(len)
+    }
+
+    /// Seals as much of the next batch as fits `out`, back to back.
+    fn poll_video(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<(usize, usize)> {
+        if link.payload_room().0 < BATCH_MAX {
+            if self.sender.poll_timeout() <= now {
+                link.on_key_wait();
+            }
+            return None;
+        }
+        let batch = self.sender.next_batch(now)?;
+        let (mut len, mut segment_len) = (0, 0);
+        let mut written = 0;
+        while written < batch.count {
+            let (_, packet_id) = link.payload_room();
+            let room = out.get_mut(len + TRANSPORT_HEADER_LEN..)?;
+            let last = written + 1 == batch.count;
+            let body_len = if last { batch.last_body_len } else { batch.body_len };
+            if room.len() < body_len + crate::wire::TAG_LEN {
+                break;
+            }
+            if self.sender.write_body(packet_id, room) != body_len {
+                break;
+            }
+            let sealed = link.seal_in_place(&mut out[len..], body_len)?;
+            segment_len = segment_len.max(sealed);
+            len += sealed;
+            written += 1;
+        }
+        self.is_mid_batch = written > 0 && written < batch.count;
+        (written > 0).then_some((len, segment_len))
+    }
+}
+
+/// The lower one of what is offered and what is wanted.
+pub(super) fn fps_of(offer: &StreamOffer, hello: &Hello) -> u32 {
+    if hello.max_fps == 0 { offer.fps } else { offer.fps.min(hello.max_fps) }
+}

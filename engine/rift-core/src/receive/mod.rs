@@ -1,0 +1,500 @@
+//! Receiving media: from authenticated packets to slices in decode order.
+//!
+//! Owns everything between an opened datagram and the decoder: the packet id window, the frames under
+//! way, parity, requests for lost packets, and the decision which frame is decoded next. Never opens a
+//! datagram, reads a clock, or decodes video. Invariants: slices leave in order of (frame, slice), each
+//! once, and only of frames whose reference was handed out whole; memory is what the constructor took.
+//!
+//! ```text
+//! on_packet ──> PacketWindow ──> Repair ──────────────> poll_nack
+//! handle_chunk ──> FrameTable ──┬─> select ───────────> poll_slice
+//! handle_fec ──> ParityStore ───┘     └──> Requests ──> poll_request
+//! ```
+//!
+//! How to drive it: give every authenticated packet to [`on_packet`](VideoReceiver::on_packet) and its
+//! chunk or parity to the `handle_` function; after a batch, drain
+//! [`poll_slice`](VideoReceiver::poll_slice), then [`poll_nack`](VideoReceiver::poll_nack) and
+//! [`poll_request`](VideoReceiver::poll_request). Call
+//! [`handle_timeout`](VideoReceiver::handle_timeout) at [`poll_timeout`](VideoReceiver::poll_timeout)
+//! and drain again.
+
+mod audio;
+mod config;
+mod counters;
+mod frame;
+mod history;
+mod parity;
+mod playout;
+mod repair;
+mod request;
+mod select;
+mod slice;
+mod window;
+
+pub use audio::{AudioFrame, AudioQueue};
+pub use config::{PlayoutConfig, ReceiverConfig};
+pub use counters::{ReceiveReport, ReceiverCounters};
+pub use request::RecoveryRequest;
+pub use slice::{ReadySlice, RecoveredBy};
+
+use crate::message::{self, ArrivalFeedback, FecPacket, Incoming, MediaBody, VideoChunk};
+use crate::{DropReason, FrameId, PacketId, Timestamp};
+use frame::{FrameTable, Position};
+use history::History;
+use parity::{Outcome, ParityStore, Stripe};
+use playout::Playout;
+use repair::Repair;
+use request::Requests;
+use window::{Arrival, PacketWindow};
+
+/// A frame id this far above the newest one is taken for a fault: 17 s at 60 Hz, longer than a session
+/// lives without packets.
+const FRAMES_AHEAD_MAX: u64 = 1024;
+/// A slice whose packets stop coming has lost its tail after at least this long, in microseconds.
+const TAIL_MIN_US: u64 = 2_000;
+/// Round trip time before one was measured, in microseconds.
+const RTT_INITIAL_US: u64 = 30_000;
+
+/// Whether `span_us` have passed since `since`. A clock that has jumped backwards counts as passed, so
+/// that nothing waits for the clock to catch up.
+fn passed(now: Timestamp, since: Timestamp, span_us: u64) -> bool {
+    now < since || now.micros_since(since) >= span_us
+}
+
+/// The path's round trip time.
+#[derive(Clone, Copy, Debug)]
+struct RoundTrip {
+    rtt_us: u64,
+    var_us: u64,
+}
+
+impl RoundTrip {
+    /// How long a request takes to be answered, in microseconds.
+    fn arrival_us(&self) -> u64 {
+        self.rtt_us.saturating_add(self.var_us)
+    }
+
+    /// After how long a request counts as lost, in microseconds: a quarter above the round trip time,
+    /// or twice its variation.
+    fn retry_us(&self) -> u64 {
+        let slack = (self.rtt_us / 4).max(self.var_us.saturating_mul(2)).max(1_000);
+        self.rtt_us.saturating_add(slack)
+    }
+}
+
+/// Puts a session's video back together.
+#[derive(Debug)]
+pub struct VideoReceiver {
+    window: PacketWindow,
+    frames: FrameTable,
+    parities: ParityStore,
+    repair: Repair,
+    requests: Requests,
+    history: History,
+    playout: Playout,
+    round_trip: RoundTrip,
+    /// For messages computed from parity.
+    scratch: Vec<u8>,
+    /// Parity packets for each data packet of the last group, as a fraction.
+    parity_overhead: (u32, u32),
+    /// When the wait for the newest frame ends.
+    patience_ends: Timestamp,
+    reported_at: Option<Timestamp>,
+    reported: (u64, u64),
+    counters: ReceiverCounters,
+}
+
+impl VideoReceiver {
+    /// A receiver that has seen nothing. All memory it will ever use is taken here.
+    #[must_use]
+    pub fn new(config: &ReceiverConfig) -> Self {
+        let sizes = config.sizes();
+        Self {
+            window: PacketWindow::new(sizes.packets),
+            frames: FrameTable::new(&sizes, config.slices),
+            parities: ParityStore::new(sizes.parities),
+            repair: Repair::new(sizes.missing),
+            requests: Requests::new(),
+            history: History::new(),
+            playout: Playout::new(config.playout),
+            round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0 },
+            scratch: vec![0; frame::PAYLOAD_MAX],
+            parity_overhead: (0, 1),
+            patience_ends: Timestamp::NEVER,
+            reported_at: None,
+            reported: (0, 0),
+            counters: ReceiverCounters::default(),
+        }
+    }
+
+    /// Whether the host marks the last slice of each frame; known once features are agreed on.
+    pub fn set_slices(&mut self, slices: bool) {
+        self.frames.set_marks_last(slices);
+    }
+
+    /// Takes note of an authenticated packet, of any kind, before its message is handled.
+    #[inline]
+    pub fn on_packet(&mut self, now: Timestamp, id: PacketId) {
+        match self.window.arrive(now, id.0) {
+            Arrival::InOrder => {}
+            Arrival::Gap { first } => self.repair.on_gap(now, first, id.0),
+            Arrival::Late => self.counters.reordered += 1,
+            Arrival::Ignored => return,
+        }
+        self.counters.packets += 1;
+    }
+
+    /// Takes note of the ECN code point (RFC 3168 section 5, two bits) that packet `id` came with, for the
+    /// arrival report.
+    pub fn on_ecn(&mut self, id: PacketId, code_point: u8) {
+        self.window.mark_ecn(id.0, code_point);
+    }
+
+    /// Takes a chunk. `body` is the whole message that `chunk` was decoded from and borrows from.
+    ///
+    /// # Errors
+    /// Why the chunk was not used; it is counted already.
+    #[inline]
+    pub fn handle_chunk(
+        &mut self,
+        now: Timestamp,
+        id: PacketId,
+        body: &[u8],
+        chunk: &VideoChunk<'_>,
+    ) -> Result<(), DropReason> {
+        let result = self.accept(now, id.0, body, chunk, RecoveredBy::Nothing);
+        self.count_drop(result)
+    }
+
+    /// Takes a parity packet. What it recovers goes the way of a received chunk.
+    ///
+    /// # Errors
+    /// Why the parity was not used; it is counted already.
+    pub fn handle_fec(
+        &mut self,
+        now: Timestamp,
+        id: PacketId,
+        fec: &FecPacket<'_>,
+    ) -> Result<(), DropReason> {
+        // The packet's own id is accounted for by `on_packet`; parity is never asked for again.
+        let _ = id;
+        let result = self.accept_parity(now, fec);
+        self.count_drop(result)
+    }
+
+    /// The next slice for the decoder: in order of frame and slice, as soon as it is whole, of frames that
+    /// can be decoded. Frames that newer ones have made useless are dropped on the way.
+    pub fn poll_slice(&mut self, now: Timestamp) -> Option<ReadySlice<'_>> {
+        let frame = self.select(now)?;
+        Some(self.hand_out(now, &frame))
+    }
+
+    /// Writes the ids of packets to ask for now to `out` and returns how many. Call until it returns less
+    /// than `out` holds.
+    pub fn poll_nack(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
+        self.notice_lost_tail(now);
+        let asked = self.scan(now, out);
+        let counted = self.repair.counters;
+        self.counters.nacks = counted.asked;
+        self.counters.nacks_given_up = counted.given_up;
+        self.counters.missing_untracked = counted.untracked;
+        asked
+    }
+
+    /// What to ask the encoder for now. Call until it returns `None`.
+    pub fn poll_request(&mut self, now: Timestamp) -> Option<RecoveryRequest> {
+        if self.repair.has_unseen() {
+            self.scan(now, &mut []);
+        }
+        let stuck = self.is_stuck(now);
+        let request = self.requests.poll(
+            now,
+            stuck,
+            self.history.newest_good(),
+            FrameId(self.frames.newest().unwrap_or(0)),
+            &self.round_trip,
+            self.playout.frame_interval_us(),
+        );
+        match request {
+            Some(RecoveryRequest::InvalidateReference { .. }) => self.counters.invalidations += 1,
+            Some(RecoveryRequest::Keyframe { .. }) => self.counters.keyframe_requests += 1,
+            Some(RecoveryRequest::SkipFrames(_)) => self.counters.skip_requests += 1,
+            None => {}
+        }
+        request
+    }
+
+    /// The decoder has decoded `frame` without error.
+    pub fn on_decoded(&mut self, now: Timestamp, frame: FrameId) {
+        let _ = now;
+        self.history.on_decoded(frame.0);
+    }
+
+    /// The decoder has rejected `frame`: nothing predicted from it will be handed out.
+    pub fn on_decode_failed(&mut self, now: Timestamp, frame: FrameId) {
+        let _ = now;
+        self.history.on_decode_failed(frame.0);
+    }
+
+    /// A round trip was measured: its time and mean deviation in microseconds.
+    pub fn set_rtt(&mut self, rtt_us: u64, var_us: u64) {
+        // Beyond ten seconds the arithmetic is pointless, and the session is over.
+        let bounded = |us: u64| us.min(10_000_000);
+        self.round_trip = RoundTrip { rtt_us: bounded(rtt_us), var_us: bounded(var_us) };
+        self.requests.on_rtt(bounded(rtt_us));
+    }
+
+    /// To be called when [`poll_timeout`](Self::poll_timeout) has come; then drain the `poll_` functions.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.notice_lost_tail(now);
+    }
+
+    /// When there is something to do even if nothing arrives.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Timestamp {
+        let request = self.requests.due(&self.round_trip, self.playout.frame_interval_us());
+        self.repair.due().min(request).min(self.patience_ends).min(self.tail_due())
+    }
+
+    /// What was seen since the last report.
+    pub fn report(&mut self, now: Timestamp) -> ReceiveReport {
+        let (received, sent) = self.window.received_of_sent();
+        let (received_before, sent_before) = self.reported;
+        self.reported = (received, sent);
+        let period_us = self.reported_at.replace(now).map_or(0, |before| now.micros_since(before));
+        let arrived = received - received_before;
+        let lost = (sent - sent_before).saturating_sub(arrived);
+        let cut = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        ReceiveReport {
+            period_ms: cut(period_us / 1000),
+            received_packets: cut(arrived),
+            lost_packets: cut(lost),
+            jitter_us: cut(self.playout.transit_jitter_us()),
+            playout_us: cut(self.playout.jitter_delay_us()),
+            newest_decoded: self.history.newest_decoded(),
+        }
+    }
+
+    /// When packets have arrived since the last such report; `None` if there is nothing to tell. A report
+    /// covers at most 480 packets: call until it returns `None`.
+    pub fn poll_arrivals(&mut self, now: Timestamp) -> Option<ArrivalFeedback<'_>> {
+        self.window.poll_arrivals(now)
+    }
+
+    /// Everything counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &ReceiverCounters {
+        &self.counters
+    }
+
+    fn count_drop(&mut self, result: Result<(), DropReason>) -> Result<(), DropReason> {
+        if let Err(reason) = result {
+            self.counters.drops.add(reason);
+        }
+        result
+    }
+
+    #[inline]
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        body: &[u8],
+        chunk: &VideoChunk<'_>,
+        by: RecoveredBy,
+    ) -> Result<(), DropReason> {
+        let frame = chunk.frame_id.0;
+        self.admit(frame)?;
+        let asked_for = self.frames.frame(frame).is_some_and(|f| id >= f.resent_from);
+        let at = Position { frame, slice: chunk.slice_index as u16, chunk: chunk.chunk_index };
+        let newest = self.window.front().map(|(_, front)| (front.frame, front.slice));
+        let resent = self.window.would_be_resent(id, at) || asked_for;
+        let by = if by == RecoveredBy::Nothing && resent { RecoveredBy::Retransmission } else { by };
+        let placed = self.frames.place(now, chunk, by)?;
+        self.window.note_video(id, at, body, chunk.payload, by == RecoveredBy::Parity);
+        self.counters.chunks += 1;
+        if by == RecoveredBy::Nothing {
+            if placed.opened {
+                self.playout.on_frame_begun(now, chunk.timestamp_us);
+            } else if newest == Some((frame, at.slice)) {
+                self.playout.on_gap(placed.gap_us);
+            }
+        } else if by == RecoveredBy::Retransmission {
+            self.counters.chunks_resent += 1;
+        }
+        if placed.frame_whole && self.frames.frame(frame).is_some_and(|f| f.recovered == RecoveredBy::Nothing)
+        {
+            self.playout.on_frame_whole(now, chunk.timestamp_us);
+        }
+        if !self.parities.is_empty() && by != RecoveredBy::Parity {
+            if by == RecoveredBy::Retransmission {
+                self.stand_in(at, body, chunk.payload);
+            }
+            self.retry_parities(now);
+        }
+        Ok(())
+    }
+
+    /// Makes room for a frame, at the cost of the oldest ones.
+    fn admit(&mut self, frame: u64) -> Result<(), DropReason> {
+        if frame < self.frames.floor() {
+            return Err(DropReason::Stale);
+        }
+        if self.frames.newest().is_some_and(|newest| frame > newest.saturating_add(FRAMES_AHEAD_MAX))
+            || frame == u64::MAX
+        {
+            return Err(DropReason::Malformed);
+        }
+        if frame - self.frames.floor() >= self.frames.capacity() {
+            self.give_up_before(self.frames.floor_for(frame));
+        }
+        Ok(())
+    }
+
+    /// Drops all frames before `id`.
+    fn give_up_before(&mut self, id: u64) {
+        let counters = &mut self.counters;
+        self.frames.raise_floor(id, |_| counters.frames_dropped += 1);
+    }
+
+    fn accept_parity(&mut self, now: Timestamp, fec: &FecPacket<'_>) -> Result<(), DropReason> {
+        self.counters.parity += 1;
+        let stripe = Stripe::of(fec)?;
+        self.parity_overhead = stripe.overhead();
+        if stripe.frame < self.frames.floor() {
+            return Err(DropReason::Stale);
+        }
+        match self.try_stripe(now, &stripe, fec.payload) {
+            Outcome::Waiting => {
+                if !self.parities.keep(&stripe, fec.payload) {
+                    self.counters.parity_given_up += 1;
+                }
+                Ok(())
+            }
+            Outcome::Useless => Err(DropReason::Malformed),
+            Outcome::Spare | Outcome::Solved { .. } => Ok(()),
+        }
+    }
+
+    /// Solves a stripe if it can be solved, and takes the chunk that comes out.
+    fn try_stripe(&mut self, now: Timestamp, stripe: &Stripe, parity: &[u8]) -> Outcome {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let outcome = stripe.solve(parity, &self.window, &self.frames, &mut scratch);
+        let outcome = match outcome {
+            Outcome::Solved { id, len } => {
+                if self.accept_solved(now, stripe, id, &scratch[..len]) {
+                    outcome
+                } else {
+                    Outcome::Useless
+                }
+            }
+            _ => outcome,
+        };
+        self.scratch = scratch;
+        outcome
+    }
+
+    fn accept_solved(&mut self, now: Timestamp, stripe: &Stripe, id: u64, body: &[u8]) -> bool {
+        let Ok(Incoming::Media(MediaBody::Video(chunk))) = message::decode(body) else { return false };
+        if chunk.frame_id.0 != stripe.frame {
+            return false;
+        }
+        if id >= self.window.next_id() {
+            let first = self.window.expect_until(now, id + 1);
+            self.repair.on_gap(now, first, id + 1);
+        }
+        match self.accept(now, id, body, &chunk, RecoveredBy::Parity) {
+            Ok(()) => {
+                self.counters.chunks_from_parity += 1;
+                true
+            }
+            // A resend has brought it already.
+            Err(reason) => matches!(reason, DropReason::Duplicate | DropReason::Stale),
+        }
+    }
+
+    /// Lets a chunk that was sent again take the place of its first transmission in waiting stripes.
+    fn stand_in(&mut self, at: Position, body: &[u8], payload: &[u8]) {
+        for index in 0..self.parities.capacity() {
+            let Some((stripe, _)) = self.parities.waiting(index) else { continue };
+            if stripe.frame != at.frame {
+                continue;
+            }
+            let original = stripe.group().find_map(|id| {
+                let member = self.window.slot(id)?.anchor()?;
+                let same = member.frame == at.frame && member.slice == at.slice;
+                // Consecutive ids are consecutive chunks within a group.
+                same.then(|| (id + u64::from(at.chunk)).checked_sub(u64::from(member.chunk)))?
+            });
+            let Some(original) = original.filter(|id| stripe.group().contains(id)) else { continue };
+            if self.window.slot(original).is_some_and(window::Slot::is_missing) {
+                self.window.note_video(original, at, body, payload, true);
+                return;
+            }
+        }
+    }
+
+    /// Tries the waiting parities again after something has arrived.
+    fn retry_parities(&mut self, now: Timestamp) {
+        for index in 0..self.parities.capacity() {
+            let Some((stripe, payload)) = self.parities.waiting(index) else { continue };
+            let stripe = *stripe;
+            if stripe.frame < self.frames.floor() {
+                self.parities.release(index);
+                continue;
+            }
+            let mut scratch = core::mem::take(&mut self.scratch);
+            let outcome = stripe.solve(payload, &self.window, &self.frames, &mut scratch);
+            if let Outcome::Solved { id, len } = outcome {
+                self.accept_solved(now, &stripe, id, &scratch[..len]);
+            }
+            self.scratch = scratch;
+            if outcome != Outcome::Waiting {
+                self.parities.release(index);
+            }
+        }
+    }
+
+    fn scan(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
+        self.repair.scan(now, &mut self.window, &mut self.frames, &self.playout, &self.round_trip, out)
+    }
+
+    /// The slice that was being received last, if its end has not come and was not missed yet: its newest
+    /// chunk and packet id.
+    fn open_tail(&self) -> Option<(u64, Position)> {
+        let (id, at) = self.window.front()?;
+        let slice = self.frames.slice(at.frame, at.slice)?;
+        (!slice.is_whole() && !slice.tail_noticed && self.frames.chunks_behind(at) > 0).then_some((id, at))
+    }
+
+    fn tail_due(&self) -> Timestamp {
+        let frame = self.open_tail().and_then(|(_, at)| self.frames.frame(at.frame));
+        frame.map_or(Timestamp::NEVER, |frame| frame.last_arrival.plus_micros(self.tail_us()))
+    }
+
+    /// After how long without a packet the rest of a slice counts as lost.
+    fn tail_us(&self) -> u64 {
+        TAIL_MIN_US.max(self.window.reorder_us()).max(2 * self.playout.burst_gap_us())
+    }
+
+    /// The last chunks of a slice leave no gap behind when they are lost: the slice's chunk count tells.
+    fn notice_lost_tail(&mut self, now: Timestamp) {
+        let Some((id, at)) = self.open_tail() else { return };
+        let quiet = self.frames.frame(at.frame).is_some_and(|f| passed(now, f.last_arrival, self.tail_us()));
+        if !quiet {
+            return;
+        }
+        let chunks = u64::from(self.frames.chunks_behind(at));
+        let (parity, data) = self.parity_overhead;
+        let parity = (chunks * u64::from(parity)).div_ceil(u64::from(data.max(1)));
+        // Parity between groups pushes the ids of later chunks back. What was not sent costs nothing.
+        let reach = (chunks + parity).min(self.window.capacity() / 2);
+        let end = id.saturating_add(1).saturating_add(reach);
+        let noticed = now.minus_micros(self.window.reorder_us());
+        let first = self.window.expect_until(noticed, end);
+        self.repair.on_gap(noticed, first, end);
+        if let Some(slice) = self.frames.slice_mut(at.frame, at.slice) {
+            slice.tail_noticed = true;
+        }
+    }
+}

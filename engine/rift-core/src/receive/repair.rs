@@ -1,0 +1,271 @@
+//! Which packets are asked for again, and when.
+//!
+//! Owns the list of missing packets. A missing id is tied to media by its nearest neighbours that are
+//! chunks: it is asked for as long as something between them is not there and a resend can arrive
+//! before the frame must be shown. Never asks for what parity has solved or another resend has brought.
+//! Invariant: the list is in order of ids and never longer than its capacity.
+
+use super::RoundTrip;
+use super::frame::{FrameTable, Position};
+use super::passed;
+use super::playout::Playout;
+use super::window::{PacketWindow, Slot};
+use crate::{PacketId, Timestamp};
+
+/// How often one packet is asked for at most.
+const TRIES_MAX: u8 = 8;
+/// When nothing tells yet what a missing packet held, it is looked at again after this long.
+const UNDECIDED_US: u64 = 5_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    id: u64,
+    noticed: Timestamp,
+    asked_at: Timestamp,
+    tries: u8,
+}
+
+/// What was counted while repairing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RepairCounters {
+    /// Requests for a packet, repeats included.
+    pub(super) asked: u64,
+    /// Packets given up because no resend could arrive in time, or after too many tries.
+    pub(super) given_up: u64,
+    /// Missing packets that the list had no room for.
+    pub(super) untracked: u64,
+}
+
+/// What the neighbours say about a run of missing packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing lacks where they were.
+    Unneeded,
+    /// The packets that would tell have not come yet.
+    Undecided,
+    /// They may hold parts of the frames `low..=high`, the last of which is due at `deadline`.
+    Wanted { low: u64, high: u64, deadline: Timestamp },
+}
+
+/// The packets that are missing.
+#[derive(Debug)]
+pub(super) struct Repair {
+    missing: Vec<Missing>,
+    capacity: usize,
+    /// When the list must be looked at.
+    due: Timestamp,
+    /// The list has entries that were never looked at.
+    unseen: bool,
+    /// From the first to the last frame that a packet on the list may still repair.
+    reach: Option<(u64, u64)>,
+    pub(super) counters: RepairCounters,
+}
+
+impl Repair {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            missing: Vec::with_capacity(capacity),
+            capacity,
+            due: Timestamp::NEVER,
+            unseen: false,
+            reach: None,
+            counters: RepairCounters::default(),
+        }
+    }
+
+    /// When the list must be looked at again.
+    pub(super) fn due(&self) -> Timestamp {
+        self.due
+    }
+
+    /// The list has entries that were never looked at.
+    pub(super) fn has_unseen(&self) -> bool {
+        self.unseen
+    }
+
+    /// A packet on the list may still repair frame `id`.
+    pub(super) fn may_bring(&self, id: u64) -> bool {
+        self.unseen || self.reach.is_some_and(|(low, high)| (low..=high).contains(&id))
+    }
+
+    /// The ids `first..end`, all above those on the list, have not arrived.
+    pub(super) fn on_gap(&mut self, noticed: Timestamp, first: u64, end: u64) {
+        if first >= end {
+            return;
+        }
+        let room = (self.capacity - self.missing.len()) as u64;
+        let tracked = end.min(first.saturating_add(room));
+        self.counters.untracked += end - tracked;
+        for id in first..tracked {
+            self.missing.push(Missing { id, noticed, asked_at: Timestamp::ZERO, tries: 0 });
+        }
+        self.unseen = true;
+        self.due = Timestamp::ZERO;
+    }
+
+    /// Looks at the list if that is due, and writes the ids to ask for now to `out`. Returns how many.
+    pub(super) fn scan(
+        &mut self,
+        now: Timestamp,
+        window: &mut PacketWindow,
+        frames: &mut FrameTable,
+        playout: &Playout,
+        round_trip: &RoundTrip,
+        out: &mut [PacketId],
+    ) -> usize {
+        if self.missing.is_empty() || (now < self.due && !self.unseen) {
+            return 0;
+        }
+        self.due = Timestamp::NEVER;
+        self.unseen = false;
+        self.reach = None;
+        let mut asked = 0;
+        let mut kept = 0;
+        let mut at = 0;
+        while at < self.missing.len() {
+            let end = self.run_end(at, window);
+            if end == at {
+                at += 1;
+                continue;
+            }
+            let below = window.anchor_below(self.missing[at].id);
+            let above = window.anchor_above(self.missing[end - 1].id);
+            let verdict = judge(below, above, now, frames, playout);
+            for entry in at..end {
+                let mut missing = self.missing[entry];
+                let keep = match verdict {
+                    Verdict::Unneeded => false,
+                    Verdict::Undecided => {
+                        self.due = self.due.min(now.plus_micros(UNDECIDED_US));
+                        true
+                    }
+                    Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => false,
+                    Verdict::Wanted { low, high, deadline } => {
+                        let patience = window.reorder_us();
+                        let wait = if missing.tries == 0 { patience } else { round_trip.retry_us() };
+                        let since = if missing.tries == 0 { missing.noticed } else { missing.asked_at };
+                        if !passed(now, since, wait) {
+                            self.due = self.due.min(since.plus_micros(wait));
+                            self.extend_reach(low, high);
+                            true
+                        } else if now.plus_micros(round_trip.arrival_us()) > deadline
+                            || missing.tries >= TRIES_MAX
+                        {
+                            self.counters.given_up += 1;
+                            false
+                        } else if asked == out.len() {
+                            self.due = now;
+                            self.extend_reach(low, high);
+                            true
+                        } else {
+                            out[asked] = PacketId(missing.id);
+                            asked += 1;
+                            if missing.tries == 0 {
+                                window.unlearn_reordering();
+                            }
+                            missing.tries += 1;
+                            missing.asked_at = now;
+                            self.due = self.due.min(now.plus_micros(round_trip.retry_us()));
+                            self.extend_reach(low, high);
+                            note_asked(window.next_id(), low, high, frames);
+                            true
+                        }
+                    }
+                };
+                if keep {
+                    self.missing[kept] = missing;
+                    kept += 1;
+                }
+            }
+            at = end;
+        }
+        self.missing.truncate(kept);
+        self.counters.asked += asked as u64;
+        asked
+    }
+
+    /// The end of the run of consecutive ids from entry `at` on that are still missing.
+    fn run_end(&self, at: usize, window: &PacketWindow) -> usize {
+        let first = self.missing[at].id;
+        self.missing[at..]
+            .iter()
+            .zip(first..)
+            .take_while(|(m, id)| m.id == *id && window.slot(*id).is_some_and(Slot::is_missing))
+            .count()
+            + at
+    }
+
+    fn extend_reach(&mut self, low: u64, high: u64) {
+        let (l, h) = self.reach.unwrap_or((low, high));
+        self.reach = Some((l.min(low), h.max(high)));
+    }
+}
+
+type Anchor = Option<(u64, Position)>;
+
+/// What lacks between two chunks.
+fn judge(below: Anchor, above: Anchor, now: Timestamp, frames: &FrameTable, playout: &Playout) -> Verdict {
+    let below = below.map(|(_, at)| at);
+    let Some((_, above)) = above else {
+        // Only the slice that was being received says how much it lacks.
+        let Some(at) = below else { return Verdict::Undecided };
+        let Some(frame) = frames.frame(at.frame) else { return Verdict::Undecided };
+        let end = at.chunk + frames.chunks_behind(at) + 1;
+        if !frames.has_hole(frame, Some((at.slice, at.chunk)), Some((at.slice, end))) {
+            return Verdict::Undecided;
+        }
+        let deadline = playout.deadline(frame.first_arrival, frame.timestamp_us);
+        return Verdict::Wanted { low: at.frame, high: at.frame, deadline };
+    };
+    let lowest = below.map_or(0, |at| at.frame).max(frames.floor());
+    let mut verdict = Verdict::Unneeded;
+    for id in lowest..=above.frame {
+        let deadline = if let Some(frame) = frames.frame(id) {
+            let from = below.filter(|at| at.frame == id).map(|at| (at.slice, at.chunk));
+            let to = (above.frame == id).then_some((above.slice, above.chunk));
+            if !frames.has_hole(frame, from, to) {
+                continue;
+            }
+            playout.deadline(frame.first_arrival, frame.timestamp_us)
+        } else {
+            // A frame of which nothing has come. The frame behind it needs it, unless it is a keyframe.
+            let next = frames.open_from(id + 1).next();
+            if next.is_none_or(|next| next.keyframe) {
+                continue;
+            }
+            next.map_or(now, |next| playout.deadline(next.first_arrival, next.timestamp_us))
+        };
+        verdict = match verdict {
+            Verdict::Wanted { low, deadline: other, .. } => {
+                Verdict::Wanted { low, high: id, deadline: other.max(deadline) }
+            }
+            _ => Verdict::Wanted { low: id, high: id, deadline },
+        };
+    }
+    verdict
+}
+
+/// Whether the chunk that packet `id` held has come some other way. Known where the neighbours are as
+/// many ids apart as chunks, so that nothing else was sent between them.
+fn is_there(id: u64, below: Anchor, above: Anchor, frames: &FrameTable) -> bool {
+    let Some((below_id, at)) = below else { return false };
+    if let Some((above_id, to)) = above {
+        let gapless = (to.frame, to.slice) == (at.frame, at.slice)
+            && to.chunk > at.chunk
+            && u64::from(to.chunk - at.chunk) == above_id - below_id;
+        if !gapless {
+            return false;
+        }
+    }
+    let chunk = u64::from(at.chunk) + (id - below_id);
+    u32::try_from(chunk).is_ok_and(|chunk| frames.has_chunk(Position { chunk, ..at }))
+}
+
+/// Packets from `next_id` on may answer a request.
+fn note_asked(next_id: u64, low: u64, high: u64, frames: &mut FrameTable) {
+    for id in low..=high {
+        if let Some(frame) = frames.frame_mut(id) {
+            frame.resent_from = frame.resent_from.min(next_id);
+        }
+    }
+}
