@@ -74,10 +74,11 @@ impl RoundTrip {
         self.rtt_us.saturating_add(self.var_us)
     }
 
-    /// After how long a request counts as lost, in microseconds: a quarter above the round trip time,
-    /// or twice its variation.
+    /// After how long a request counts as lost, in microseconds: the round trip time and an eighth, or
+    /// twice its variation. More would cost a frame at 20 ms its third chance, less would be ignored by
+    /// the host as a repetition.
     fn retry_us(&self) -> u64 {
-        let slack = (self.rtt_us / 4).max(self.var_us.saturating_mul(2)).max(1_000);
+        let slack = (self.rtt_us / 8).max(self.var_us.saturating_mul(2)).max(1_000);
         self.rtt_us.saturating_add(slack)
     }
 }

@@ -25,6 +25,7 @@ fn receive(packets: &[Packet], lost: &[usize]) -> Option<(Vec<u8>, RecoveredBy)>
     slice
 }
 
+/// Proves R-FEC-4, R-FEC-5.
 #[test]
 fn every_single_loss_in_a_group_is_recovered() {
     for (chunks, parity_percent) in [(1, 100), (2, 50), (5, 20), (16, 13), (48, 20), (48, 3)] {
@@ -101,6 +102,7 @@ fn parity_waits_for_a_second_loss_to_be_resent() {
     assert_eq!(receiver.counters().chunks_from_parity, 1);
 }
 
+/// Proves R-FEC-4.
 #[test]
 fn parity_that_overtakes_its_data_is_used_all_the_same() {
     let data = picture(0, 0, 3_500);
