@@ -362,7 +362,9 @@ impl VideoReceiver {
         let stripe = Stripe::of(fec)?;
         self.parity_overhead = stripe.overhead();
         if stripe.frame < self.frames.floor() {
-            return Err(DropReason::Stale);
+            // Parity follows its data: the frame is mostly whole and gone when the last parity comes.
+            self.counters.parity_spare += 1;
+            return Ok(());
         }
         match self.try_stripe(now, &stripe, fec.payload) {
             Outcome::Waiting => {
@@ -372,7 +374,11 @@ impl VideoReceiver {
                 Ok(())
             }
             Outcome::Useless => Err(DropReason::Malformed),
-            Outcome::Spare | Outcome::Solved { .. } => Ok(()),
+            Outcome::Spare => {
+                self.counters.parity_spare += 1;
+                Ok(())
+            }
+            Outcome::Solved { .. } => Ok(()),
         }
     }
 
