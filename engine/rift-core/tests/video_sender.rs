@@ -133,6 +133,7 @@ fn assemble(frame: u64, sent: &[Sent]) -> Option<Vec<u8>> {
     (chunks.len() == expected? as usize).then(|| chunks.into_iter().flat_map(|(_, _, p)| p).collect())
 }
 
+/// Proves R-VID-1.
 #[test]
 fn a_slice_leaves_whole_in_equal_packets_that_fit_a_datagram() {
     for len in [1, 500, 1000, 1121, 42_000, 131_072] {
@@ -238,11 +239,11 @@ fn a_frame_that_does_not_fit_is_given_up_and_the_encoder_told() {
 
 // ---- parity ------------------------------------------------------------------------------------
 
+/// Proves R-FEC-1, R-FEC-2, R-FEC-3.
 #[test]
 fn parity_follows_its_group_at_once_under_consecutive_ids() {
     let mut host = Host::new(&SenderConfig { parity: 0.2, ..config() });
     host.submit(&whole(0), &bytes(100_000, 3)).unwrap();
-    host.nack(&[]);
     let mut data: Option<(Batch, Vec<Sent>)> = None;
     let mut groups = 0;
     while let Some((batch, sent)) = host.batch() {
@@ -368,6 +369,7 @@ fn a_frame_of_128_kib_leaves_at_once_with_its_parity_whatever_the_rate() {
     assert_eq!(host.sender.poll_timeout(), Timestamp::NEVER);
 }
 
+/// Proves R-PRIO-2.
 #[test]
 fn a_long_frame_leaves_in_bursts_at_the_pacing_rate() {
     let rate = Bitrate::from_mbps(100);
@@ -431,6 +433,7 @@ fn slow() -> SenderConfig {
     SenderConfig { pacing: Bitrate::from_mbps(10), queue_us_max: 50_000, ..config() }
 }
 
+/// Proves R-VID-7.
 #[test]
 fn a_frame_that_waited_too_long_is_dropped_and_so_is_what_needs_it() {
     let mut host = Host::new(&slow());
@@ -516,17 +519,21 @@ fn more_waiting_frames_than_slots_give_up_the_oldest() {
 
 // ---- loss --------------------------------------------------------------------------------------
 
+/// Proves R-PRIO-4.
 #[test]
 fn a_lost_chunk_leaves_again_as_it_was_before_anything_new() {
     let mut host = Host::new(&SenderConfig { parity: 0.2, ..config() });
     host.submit(&whole(0), &bytes(300_000, 0)).unwrap();
     let first = host.drain();
-    host.now = host.now.plus_micros(100);
+    host.now = host.now.plus_micros(1000);
     host.nack(&[2, 0]);
     let (batch, again) = host.batch().unwrap();
     assert_eq!(batch.kind, BatchKind::Retransmission);
     assert_eq!(again.iter().map(|p| &p.body).collect::<Vec<_>>(), [&first[2].body, &first[0].body]);
     assert_eq!(again[0].id.0, first.len() as u64);
+    host.now = host.sender.poll_timeout();
+    assert!(host.now < START.plus_micros(1010), "pacing had been open for new video as well");
+    assert_eq!(host.batch().unwrap().0.kind, BatchKind::Data);
     assert_eq!(host.sender.counters().retransmitted_packets, 2);
 }
 
@@ -564,6 +571,7 @@ fn chunks_of_different_length_leave_in_batches_that_segment() {
     assert!(again.iter().rev().zip(&first).all(|(a, f)| a.body == f.body));
 }
 
+/// Proves R-REC-3.
 #[test]
 fn what_cannot_help_is_not_sent_again_and_is_counted() {
     let mut host = Host::new(&SenderConfig { parity: 0.5, retransmit_us_max: 100_000, ..config() });
@@ -613,6 +621,7 @@ fn an_acknowledgement_of_what_has_not_left_is_not_believed() {
     assert_eq!(assemble(0, &sent), Some(data));
 }
 
+/// Proves R-REC-4.
 #[test]
 fn a_peer_that_loses_everything_cannot_double_the_traffic() {
     let mut host = Host::new(&config());

@@ -184,10 +184,11 @@ impl DeltaV1 {
         if self.queue_delay_us > QUEUE_DELAY_LIMIT_US {
             return self.enter(now, DeltaState::Congested);
         }
+        let under_limit = self.queue_delay_us < QUEUE_DELAY_LIMIT_US;
         let (speaks_for_change, samples, next) = match self.state {
             DeltaState::Stable => (slope > slope_limit, RISING_SAMPLES, DeltaState::Rising),
             DeltaState::Rising => (slope <= 0.0, SETTLED_SAMPLES, DeltaState::Stable),
-            DeltaState::Congested => (slope <= 0.0, RECOVERED_SAMPLES, DeltaState::Stable),
+            DeltaState::Congested => (slope <= 0.0 && under_limit, RECOVERED_SAMPLES, DeltaState::Stable),
         };
         self.streak = if speaks_for_change { self.streak + 1 } else { 0 };
         if self.streak == samples {
@@ -295,6 +296,7 @@ mod tests {
         }
     }
 
+    /// Proves R-DELTA-1.
     #[test]
     fn smooth_rtt_is_an_ewma_of_one_eighth() {
         let mut rig = Rig::new();
@@ -305,6 +307,7 @@ mod tests {
         assert_eq!(rig.delta.queue_delay_us(), 1000);
     }
 
+    /// Proves R-DELTA-1.
     #[test]
     fn the_least_rtt_is_forgotten_after_ten_seconds() {
         let mut min = WindowedMin::new();
@@ -319,6 +322,7 @@ mod tests {
         assert_eq!(min.insert(at(1_000), 90), 90);
     }
 
+    /// Proves R-DELTA-2.
     #[test]
     fn three_steep_samples_in_a_row_are_rising() {
         let mut rig = Rig::new();
@@ -329,6 +333,7 @@ mod tests {
         assert_eq!(rig.rtt(17_000), DeltaState::Rising);
     }
 
+    /// Proves R-DELTA-2.
     #[test]
     fn a_shallow_sample_breaks_the_row() {
         let mut rig = Rig::new();
@@ -342,6 +347,7 @@ mod tests {
         assert_eq!(rig.rtt(19_000), DeltaState::Rising);
     }
 
+    /// Proves R-DELTA-3.
     #[test]
     fn three_samples_that_do_not_grow_settle_rising() {
         let mut rig = Rig::new();
@@ -356,6 +362,7 @@ mod tests {
         assert_eq!(rig.rtt(10_000), DeltaState::Stable);
     }
 
+    /// Proves R-DELTA-4.
     #[test]
     fn over_the_limit_is_congested_at_once_from_any_state() {
         let mut stable = Rig::new();
@@ -380,6 +387,7 @@ mod tests {
         assert_eq!(rig.delta.queue_delay_us(), 15_000);
     }
 
+    /// Proves R-DELTA-5.
     #[test]
     fn five_calm_samples_under_the_limit_end_congestion() {
         let mut rig = Rig::new();
@@ -415,6 +423,7 @@ mod tests {
         }
     }
 
+    /// Proves R-DELTA-6.
     #[test]
     fn stable_adds_a_step_scaled_by_the_room_left() {
         let mut rig = Rig::new();
@@ -427,6 +436,7 @@ mod tests {
         assert_eq!(rig.delta.target_bitrate().as_bps(), before + 75_000);
     }
 
+    /// Proves R-DELTA-6.
     #[test]
     fn congested_multiplies_the_bitrate_by_085_per_sample() {
         let mut rig = Rig::new();
@@ -449,6 +459,7 @@ mod tests {
         assert_eq!(rig.delta.target_bitrate(), Bitrate::from_mbps(100));
     }
 
+    /// Proves R-DELTA-7.
     #[test]
     fn frame_rate_goes_a_step_down_per_second_congested_and_up_after_five_stable() {
         let mut rig = Rig::new();
@@ -468,6 +479,7 @@ mod tests {
         assert_eq!(rig.delta.target_fps(), 60);
     }
 
+    /// Proves R-DELTA-8.
     #[test]
     fn loss_raises_parity_only_while_congested_and_stable_lets_it_decay() {
         let mut rig = Rig::new();

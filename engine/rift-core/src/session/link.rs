@@ -290,10 +290,12 @@ impl Link {
             self.pong_due = None;
             return Some(len);
         }
-        if now >= self.pinger.poll_timeout() && self.channel.sealer.available(Use::Upkeep) > 0
-            && let Some(ping) = self.pinger.poll_ping(now) {
-                return self.seal_control(&Control::Ping(ping), out);
-            }
+        if now >= self.pinger.poll_timeout()
+            && self.channel.sealer.available(Use::Upkeep) > 0
+            && let Some(ping) = self.pinger.poll_ping(now)
+        {
+            return self.seal_control(&Control::Ping(ping), out);
+        }
         if self.incoming.is_ack_due() {
             return self.seal_body(out, Use::Upkeep, |link, body| link.incoming.poll_ack(body));
         }

@@ -1,7 +1,9 @@
 //! Connecting: both handshakes, and everybody who tries to disturb them.
 
-use rift_core::endpoint::{ClientEvent, ExpectedHost, HostEvent, Purpose, Via};
-use rift_core::session::CloseReason;
+use rift_core::endpoint::{ClientEvent, ExpectedHost, HostEvent, Purpose, Refusal, Via};
+use rift_core::message::proto::{Codec, RefusalReason};
+use rift_core::session::{CloseCode, CloseReason, Features};
+use rift_core::wire::{HANDSHAKE_HEADER_LEN, HandshakeKind, Header};
 
 use crate::world::{Fate, World, client_config, host_config, identity, known_host};
 
@@ -79,4 +81,140 @@ fn nobody_answers() {
     assert_eq!(sent, [0, 100, 300, 700, 1500]);
     assert_eq!(world.closed(0), [CloseReason::Unreachable]);
     assert!(world.clients[0].endpoint.is_drained());
+}
+
+fn kind_of(bytes: &[u8]) -> Option<HandshakeKind> {
+    match Header::decode(bytes) {
+        Ok(Header::Handshake(header)) => Some(header.kind),
+        _ => None,
+    }
+}
+
+/// Proves R-HAND-9 and R-HAND-10: whichever handshake message is lost, it comes again, is answered with the same
+/// bytes, and makes one session.
+#[test]
+fn any_lost_handshake_message_is_repeated() {
+    for expect in [None, Some(known_host())] {
+        for lost in [HandshakeKind::Msg1, HandshakeKind::Msg2, HandshakeKind::Msg3] {
+            let mut world = World::new(host_config(&[1]));
+            let mut config = client_config(1, Purpose::Stream);
+            config.expect = expect;
+            world.connect(config);
+            world.tap = Some(vec![]);
+            let mut is_lost = false;
+            world.fault = Box::new(move |d| {
+                if kind_of(&d.bytes) == Some(lost) && !core::mem::replace(&mut is_lost, true) {
+                    Fate::Lose
+                } else {
+                    Fate::Deliver
+                }
+            });
+            world.run_ms(400);
+            assert!(world.is_connected(0), "{lost:?} {expect:?}");
+            let started = world.host_events.iter().filter(|e| matches!(e, HostEvent::SessionStarted { .. }));
+            assert_eq!(started.count(), 1);
+            let tap = world.tap.take().unwrap();
+            for kind in [HandshakeKind::Msg1, HandshakeKind::Msg2, HandshakeKind::Msg3] {
+                let mut bodies: Vec<_> = tap
+                    .iter()
+                    .filter(|d| kind_of(&d.bytes) == Some(kind))
+                    .map(|d| d.bytes[HANDSHAKE_HEADER_LEN..].to_vec())
+                    .collect();
+                bodies.dedup();
+                assert!(bodies.len() <= 1, "{kind:?} came in two versions");
+            }
+        }
+    }
+}
+
+/// Duplicated, delayed handshake messages make one session.
+#[test]
+fn duplicates_make_one_session() {
+    let mut world = World::with_client();
+    world.fault = Box::new(|_| Fate::Twice);
+    world.run_ms(500);
+    assert!(world.is_connected(0));
+    let started = world.host_events.iter().filter(|e| matches!(e, HostEvent::SessionStarted { .. })).count();
+    assert_eq!(started, 1);
+}
+
+/// Proves R-HAND-16: somebody who is not on the list gets a reason and nothing else.
+#[test]
+fn a_stranger_is_told_to_pair() {
+    for expect in [None, Some(known_host())] {
+        let mut world = World::new(host_config(&[2]));
+        let mut config = client_config(1, Purpose::Stream);
+        config.expect = expect;
+        world.connect(config);
+        world.run_ms(2000);
+        assert!(world.clients[0].events.contains(&ClientEvent::PairingRequired));
+        assert_eq!(world.closed(0), [CloseReason::Remote(CloseCode::Refused)]);
+        assert!(!world.host_events.iter().any(|e| matches!(e, HostEvent::SessionStarted { .. })));
+        assert!(world.host.is_drained());
+    }
+}
+
+/// Proves R-SESS-8.
+#[test]
+fn while_one_streams_another_is_refused_and_the_same_one_takes_over() {
+    let mut world = World::new(host_config(&[1, 2]));
+    world.connect(client_config(1, Purpose::Stream));
+    world.run_ms(100);
+    world.connect(client_config(2, Purpose::Stream));
+    world.run_ms(300);
+    assert!(world.clients[1].events.contains(&ClientEvent::Refused(Refusal::Host(RefusalReason::Busy))));
+    assert!(world.ended().is_empty() && world.closed(0).is_empty());
+
+    let mut again = client_config(1, Purpose::Stream);
+    again.seed = [77; 32];
+    world.connect(again);
+    world.run_ms(300);
+    assert!(world.is_connected(2));
+    let replaced = CloseReason::Local(CloseCode::Replaced);
+    assert_eq!(world.ended(), [(identity(1).wavry_id(), replaced)]);
+    assert_eq!(world.closed(0), [CloseReason::Remote(CloseCode::Replaced)]);
+}
+
+#[test]
+fn a_client_without_the_hosts_codec_or_of_another_version_is_refused() {
+    let mut world = World::new(host_config(&[1]));
+    let mut config = client_config(1, Purpose::Stream);
+    config.codecs = vec![Codec::Av1];
+    world.connect(config);
+    world.run_ms(300);
+    let refused = ClientEvent::Refused(Refusal::Host(RefusalReason::NoCommonCodec));
+    assert!(world.clients[0].events.contains(&refused));
+}
+
+/// A client that only measures gets no stream and disturbs none.
+#[test]
+fn a_ping_measures_beside_a_running_stream() {
+    let mut world = World::new(host_config(&[1, 2]));
+    world.connect(client_config(1, Purpose::Stream));
+    world.run_ms(100);
+    world.connect(client_config(2, Purpose::Ping));
+    world.run_ms(1000);
+    assert!(world.is_connected(1));
+    let samples: Vec<_> = world.clients[1]
+        .events
+        .iter()
+        .filter_map(|e| if let ClientEvent::RttSample(us) = e { Some(*us) } else { None })
+        .collect();
+    assert!(samples.len() >= 9 && samples.iter().all(|&us| us == 10_000), "{samples:?}");
+    assert!(world.ended().is_empty() && world.closed(0).is_empty());
+}
+
+/// Proves R-SESS-2: the host takes away what it does not understand, and adds nothing.
+#[test]
+fn features_are_what_both_understand() {
+    let mut config = host_config(&[1]);
+    config.features = Features::ALL.without(Features::CURSOR);
+    let mut world = World::new(config);
+    let mut config = client_config(1, Purpose::Stream);
+    config.features = Features::ALL.without(Features::SLICES);
+    world.connect(config);
+    world.run_ms(100);
+    let common = Features::ALL.without(Features::CURSOR).without(Features::SLICES);
+    assert_eq!(world.host.session().unwrap().features, common);
+    assert_eq!(world.clients[0].endpoint.session().unwrap().features, common);
 }

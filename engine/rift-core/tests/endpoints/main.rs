@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod attack;
 mod handshake;
+mod hostile;
+mod keys;
+mod lifecycle;
+mod pairing;
 mod streaming;
 mod world;

@@ -36,11 +36,14 @@ pub struct Client {
     pub address: SocketAddr,
     pub endpoint: ClientEndpoint,
     pub events: Vec<ClientEvent>,
+    pub drops: Vec<DropReason>,
     /// Slices handed out: frame, index, bytes.
     pub slices: Vec<(FrameId, u32, Vec<u8>)>,
     /// Report frames as decoded when their last slice comes.
     pub decodes: bool,
     pub is_gone: bool,
+    /// Its clock less the world's.
+    pub clock_us: i64,
 }
 
 type Fault = Box<dyn FnMut(&mut Datagram) -> Fate>;
@@ -53,6 +56,8 @@ pub struct World {
     pub clients: Vec<Client>,
     pub network: Vec<Datagram>,
     pub delay_us: u64,
+    /// The host's clock less the world's.
+    pub host_clock_us: i64,
     pub fault: Fault,
     /// Every datagram that was sent, if wanted.
     pub tap: Option<Vec<Datagram>>,
@@ -109,6 +114,7 @@ impl World {
             clients: vec![],
             network: vec![],
             delay_us: 5_000,
+            host_clock_us: 0,
             fault: Box::new(|_| Fate::Deliver),
             tap: None,
             host_drops: vec![],
@@ -137,9 +143,11 @@ impl World {
             address: format!("10.0.0.{n}:{}", 5000 + n).parse().unwrap(),
             endpoint: ClientEndpoint::new(config, self.now),
             events: vec![],
+            drops: vec![],
             slices: vec![],
             decodes: true,
             is_gone: false,
+            clock_us: 0,
         });
         n - 1
     }
@@ -160,6 +168,14 @@ impl World {
         self.host_events.iter().filter_map(ended).collect()
     }
 
+    pub fn host_now(&self) -> Timestamp {
+        shifted(self.now, self.host_clock_us)
+    }
+
+    pub fn client_now(&self, client: usize) -> Timestamp {
+        shifted(self.now, self.clients[client].clock_us)
+    }
+
     pub fn run_ms(&mut self, ms: u64) {
         self.run_until(self.now.plus_micros(ms * 1000));
     }
@@ -169,9 +185,9 @@ impl World {
         let mut idle_turns = 0;
         loop {
             let progress = self.turn();
-            let mut next = self.host.poll_timeout();
+            let mut next = world_time(self.host.poll_timeout(), self.host_clock_us);
             for client in self.clients.iter().filter(|c| !c.is_gone) {
-                next = next.min(client.endpoint.poll_timeout());
+                next = next.min(world_time(client.endpoint.poll_timeout(), client.clock_us));
             }
             next = self.network.iter().map(|d| d.at).fold(next, Timestamp::min);
             if next > end {
@@ -197,9 +213,10 @@ impl World {
             self.deliver(datagram);
             progress = true;
         }
-        self.host.handle_timeout(self.now);
+        let host_now = self.host_now();
+        self.host.handle_timeout(host_now);
         for client in self.clients.iter_mut().filter(|c| !c.is_gone) {
-            client.endpoint.handle_timeout(self.now);
+            client.endpoint.handle_timeout(shifted(self.now, client.clock_us));
         }
         progress | self.drain()
     }
@@ -207,7 +224,7 @@ impl World {
     /// Takes everything out of the endpoints.
     pub fn drain(&mut self) -> bool {
         let mut progress = false;
-        while let Some(transmit) = self.host.poll_transmit(self.now, &mut self.buf) {
+        while let Some(transmit) = self.host.poll_transmit(self.host_now(), &mut self.buf) {
             progress = true;
             let from = self.host_address;
             self.send(from, &transmit);
@@ -218,18 +235,19 @@ impl World {
             if client.is_gone {
                 continue;
             }
+            let now = shifted(self.now, client.clock_us);
             let mut decoded = vec![];
-            while let Some(slice) = client.endpoint.poll_slice(self.now) {
+            while let Some(slice) = client.endpoint.poll_slice(now) {
                 client.slices.push((slice.frame_id, slice.index, slice.data.to_vec()));
                 if slice.last {
                     decoded.push(slice.frame_id);
                 }
             }
             for frame in decoded.into_iter().filter(|_| client.decodes) {
-                client.endpoint.on_decoded(self.now, frame);
+                client.endpoint.on_decoded(now, frame);
             }
             let from = client.address;
-            while let Some(transmit) = self.clients[index].endpoint.poll_transmit(self.now, &mut self.buf) {
+            while let Some(transmit) = self.clients[index].endpoint.poll_transmit(now, &mut self.buf) {
                 progress = true;
                 self.send(from, &transmit);
             }
@@ -266,16 +284,32 @@ impl World {
     pub fn deliver(&mut self, mut datagram: Datagram) {
         let path = Path::to(datagram.from);
         if datagram.to == self.host_address {
-            let result = self.host.handle_datagram(self.now, path, Ecn::NotEct, &mut datagram.bytes);
+            let host_now = self.host_now();
+            let result = self.host.handle_datagram(host_now, path, Ecn::NotEct, &mut datagram.bytes);
             self.host_drops.extend(result.err());
         } else if let Some(client) = self.clients.iter_mut().find(|c| !c.is_gone && c.address == datagram.to)
         {
-            let _ = client.endpoint.handle_datagram(self.now, path, Ecn::NotEct, &mut datagram.bytes);
+            let now = shifted(self.now, client.clock_us);
+            client
+                .drops
+                .extend(client.endpoint.handle_datagram(now, path, Ecn::NotEct, &mut datagram.bytes).err());
         }
     }
 
     /// Submits frame `id` of `len` bytes in `slices` slices; the first frame is a keyframe.
     pub fn submit_frame(&mut self, id: u64, len: usize, slices: u32) -> Vec<Vec<u8>> {
+        let (submitted, refused) = self.try_submit(id, len, slices);
+        assert_eq!(refused, None);
+        submitted
+    }
+
+    /// As [`submit_frame`](Self::submit_frame), where the host may refuse it.
+    pub fn submit_frame_quietly(&mut self, id: u64, len: usize, slices: u32) {
+        self.try_submit(id, len, slices);
+    }
+
+    fn try_submit(&mut self, id: u64, len: usize, slices: u32) -> (Vec<Vec<u8>>, Option<DropReason>) {
+        let mut refused = None;
         let mut submitted = vec![];
         for index in 0..slices {
             let meta = SliceMeta {
@@ -284,17 +318,27 @@ impl World {
                 last_slice: index + 1 == slices,
                 keyframe: id == 0,
                 reference: (id > 0).then(|| FrameId(id - 1)),
-                timestamp: self.now,
+                timestamp: self.host_now(),
                 capture_us: 300,
                 encode_us: 2000,
             };
             let data: Vec<u8> = (0..len / slices as usize)
                 .map(|i| (i as u64 * 31 + id * 7 + u64::from(index)) as u8)
                 .collect();
-            self.host.submit_slice(self.now, &meta, &data).unwrap();
+            refused = refused.or(self.host.submit_slice(self.host_now(), &meta, &data).err());
             submitted.push(data);
         }
         self.drain();
-        submitted
+        (submitted, refused)
     }
+}
+
+/// The world's time as a clock shows it that is `clock_us` ahead.
+fn shifted(time: Timestamp, clock_us: i64) -> Timestamp {
+    Timestamp::from_micros(time.as_micros().saturating_add_signed(clock_us))
+}
+
+/// A clock's time in the world's.
+fn world_time(time: Timestamp, clock_us: i64) -> Timestamp {
+    if time == Timestamp::NEVER || time == Timestamp::ZERO { time } else { shifted(time, -clock_us) }
 }

@@ -349,8 +349,12 @@ impl ClientEndpoint {
         header: &crate::wire::HandshakeHeader,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
-        let Phase::Connecting(connecting) = core::mem::replace(&mut self.phase, Phase::Closed) else {
-            return Err(DropReason::Unexpected);
+        let connecting = match core::mem::replace(&mut self.phase, Phase::Closed) {
+            Phase::Connecting(connecting) => connecting,
+            other => {
+                self.phase = other;
+                return Err(DropReason::Unexpected);
+            }
         };
         let (result, rest) = connecting.handle(now, header, datagram);
         if let Some(rest) = rest {
@@ -599,9 +603,10 @@ impl Session {
         buf: &mut [u8],
     ) -> Option<(usize, TrafficClass)> {
         if let Some(msg3) = &mut self.msg3
-            && let Some(len) = msg3.poll(now, self.handshake_id, buf) {
-                return Some((len, TrafficClass::Control));
-            }
+            && let Some(len) = msg3.poll(now, self.handshake_id, buf)
+        {
+            return Some((len, TrafficClass::Control));
+        }
         if let Some(len) = self.link.poll_upkeep(now, buf) {
             return Some((len, TrafficClass::Control));
         }

@@ -128,9 +128,10 @@ impl HostEndpoint {
     /// when there is nothing for now.
     pub fn poll_transmit(&mut self, now: Timestamp, buf: &mut [u8]) -> Option<Transmit> {
         if let Some(session) = self.sessions.iter_mut().find(|s| s.is_mid_batch())
-            && let Some(transmit) = session.poll_media(now, buf) {
-                return Some(transmit);
-            }
+            && let Some(transmit) = session.poll_media(now, buf)
+        {
+            return Some(transmit);
+        }
         if let Some((path, len)) = self.handshakes.poll_answer(buf) {
             let class = TrafficClass::Control;
             return Some(Transmit { path, len, segment_len: len, class, ecn: Ecn::NotEct });
@@ -480,9 +481,10 @@ impl HostEndpoint {
                 }
                 Outcome::Done => {
                     if matches!(self.sessions[index].role, Role::Refused { .. })
-                        && let Some(reason) = self.sessions[index].handle_timeout(now) {
-                            self.end(index, now, reason);
-                        }
+                        && let Some(reason) = self.sessions[index].handle_timeout(now)
+                    {
+                        self.end(index, now, reason);
+                    }
                     return;
                 }
             }

@@ -134,9 +134,10 @@ impl Session {
     /// Notices what time brings; why the session must end, if so.
     pub(super) fn handle_timeout(&mut self, now: Timestamp) -> Option<CloseReason> {
         if let Role::Refused { until } = self.role
-            && (now >= until || self.link.is_idle()) {
-                return Some(CloseReason::Local(CloseCode::Refused));
-            }
+            && (now >= until || self.link.is_idle())
+        {
+            return Some(CloseReason::Local(CloseCode::Refused));
+        }
         self.link.handle_timeout(now)
     }
 

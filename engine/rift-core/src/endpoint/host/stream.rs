@@ -208,9 +208,10 @@ impl Streaming {
         out: &mut [u8],
     ) -> Option<(usize, usize, TrafficClass)> {
         if !self.is_mid_batch
-            && let Some(len) = self.poll_audio(link, out) {
-                return Some((len, len, TrafficClass::Audio));
-            }
+            && let Some(len) = self.poll_audio(link, out)
+        {
+            return Some((len, len, TrafficClass::Audio));
+        }
         let (len, segment_len) = self.poll_video(now, link, out)?;
         Some((len, segment_len, TrafficClass::Video))
     }

@@ -1,0 +1,123 @@
+//! Handing out what leaves for the first time, and its parity.
+
+use super::super::frame_store::ChunkRef;
+use super::super::template::{NO_LENGTHS, Template};
+use super::super::{Batch, BatchKind};
+use super::{Active, PPM, PendingParity, VideoSender};
+use crate::message::FecPacket;
+use crate::{PacketId, Timestamp};
+
+impl VideoSender {
+    pub(super) fn begin_parity(&mut self) -> Option<Active> {
+        let pending = self.pending_parity.take()?;
+        let fields = FecPacket {
+            group_id: pending.group_id,
+            first_packet_id: pending.first_packet_id,
+            shard_count: pending.shard_count as u32,
+            parity_index: 0,
+            payload: &[],
+            shard_lengths: NO_LENGTHS,
+            parity_count: pending.parity_count as u32,
+            frame_id: pending.frame_id,
+        };
+        self.template = Template::parity(&fields, pending.each as u32, pending.last as u32, pending.each);
+        let body_len = self.template.body_len();
+        let kind = BatchKind::Parity;
+        Some(Active::new(Batch { count: pending.parity_count, body_len, last_body_len: body_len, kind }))
+    }
+
+    pub(super) fn begin_data(&mut self, now: Timestamp) -> Option<Active> {
+        let (at, chunks) = self.next_data()?;
+        if self.data_opens_at(at, &chunks) > now {
+            return None;
+        }
+        let (slot, slice) = self.store.find(at)?;
+        let count = chunks.len();
+        let last = chunks.end - 1;
+        self.template = slot.template(slice, chunks.start);
+        self.last_template = slot.template(slice, last);
+        let batch = Batch {
+            count,
+            body_len: self.template.body_len(),
+            last_body_len: self.last_template.body_len(),
+            kind: BatchKind::Data,
+        };
+        let frame_id = slot.frame_id;
+        let encoded_bytes = (slice.payload(last).end - slice.payload(chunks.start).start) as u64;
+        let parity_count = (u64::from(slice.parity_ppm) * count as u64).div_ceil(PPM.into()) as usize;
+        let (group_count, last_slice) = (slice.group_count, slice.last_slice);
+        self.pacer.admit(frame_id, encoded_bytes);
+        self.retransmissions.on_sent(encoded_bytes);
+        let parity_count = self.parity.begin(parity_count, batch.body_len);
+        self.next_group += 1;
+        if self.next_group == group_count {
+            self.next_group = 0;
+            self.queue.pop_front();
+            if last_slice {
+                self.last_whole = Some(frame_id);
+            }
+        }
+        Some(Active { first: at, parity_count, ..Active::new(batch) })
+    }
+
+    /// The first chunk and the chunks of the group that leaves next.
+    pub(super) fn next_data(&self) -> Option<(ChunkRef, core::ops::Range<u32>)> {
+        let front = self.queue.front()?;
+        let serial = self.store.serial(front.slot);
+        let at = ChunkRef { slot: front.slot, slice: front.slice, serial, chunk: 0 };
+        let chunks = self.store.find(at)?.1.group(self.next_group);
+        Some((ChunkRef { chunk: chunks.start, ..at }, chunks))
+    }
+
+    pub(super) fn data_opens_at(&self, at: ChunkRef, chunks: &core::ops::Range<u32>) -> Timestamp {
+        self.store.find(at).map_or(Timestamp::NEVER, |(slot, slice)| {
+            let encoded = slice.payload(chunks.end - 1).end - slice.payload(chunks.start).start;
+            self.pacer.opens_at(slot.frame_id, encoded as u64)
+        })
+    }
+
+    #[inline]
+    pub(super) fn write_data(
+        &mut self,
+        packet_id: PacketId,
+        active: &Active,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let chunk = ChunkRef { chunk: active.first.chunk + active.written as u32, ..active.first };
+        let (slot, slice) = self.store.find(chunk)?;
+        let last = active.written + 1 == active.batch.count;
+        let template = if last { &self.last_template } else { &self.template };
+        let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
+        self.parity.accumulate(active.written, &out[..len]);
+        self.history.record(packet_id, chunk);
+        if let Some(active) = &mut self.active {
+            if active.written == 0 {
+                active.first_packet_id = packet_id;
+            }
+            active.consecutive &= packet_id.0.wrapping_sub(active.first_packet_id.0) == active.written as u64;
+        }
+        Some(len)
+    }
+
+    pub(super) fn finish_data(&mut self) {
+        let Some(active) = self.active else { return };
+        if active.parity_count == 0 {
+            return;
+        }
+        if !active.consecutive {
+            self.counters.parity_abandoned += 1;
+            return;
+        }
+        let Some((slot, _)) = self.store.find(active.first) else { return };
+        self.pending_parity = Some(PendingParity {
+            frame_id: slot.frame_id,
+            group_id: self.next_group_id,
+            first_packet_id: active.first_packet_id,
+            shard_count: active.batch.count,
+            parity_count: active.parity_count,
+            each: active.batch.body_len,
+            last: active.batch.last_body_len,
+        });
+        self.next_group_id = self.next_group_id.next();
+    }
+}

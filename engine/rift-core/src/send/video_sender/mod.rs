@@ -1,0 +1,323 @@
+//! The sender itself: takes slices in, hands bodies out.
+
+mod batches;
+mod intake;
+mod recovery;
+
+use std::collections::VecDeque;
+
+use super::frame_store::{ChunkRef, FrameStore};
+use super::history::PacketHistory;
+use super::pacer::Pacer;
+use super::retransmit::{Refused, RetransmitQueue};
+use super::template::Template;
+use super::{Batch, BatchKind, FramesDropped, SenderConfig, SenderCounters, SliceMeta};
+use crate::fec::{Code, Parity};
+use crate::wire::TRANSPORT_OVERHEAD;
+use crate::{Bitrate, DropReason, FrameId, GroupId, PacketId, Timestamp};
+use recovery::NackRefusal;
+
+/// Parity ratios are kept as whole millionths: 0.2 of 5 is 1, which floating point does not promise.
+const PPM: u32 = 1_000_000;
+
+/// Cuts slices into packets, protects, paces and repeats them.
+///
+/// A caller submits slices as the encoder makes them, and then takes batches until there is none:
+/// each [`next_batch`](Self::next_batch) is followed by as many [`write_body`](Self::write_body), every body sealed under the
+/// next packet id, before anything else is sealed and before any other input. When there is no batch,
+/// [`poll_timeout`](Self::poll_timeout) says when to ask again.
+#[derive(Debug)]
+pub struct VideoSender {
+    body_max: usize,
+    protected_body_max: usize,
+    group_max: usize,
+    queue_us_max: u64,
+    retransmit_us_max: u64,
+    slices: bool,
+
+    store: FrameStore,
+    history: PacketHistory,
+    pacer: Pacer,
+    retransmissions: RetransmitQueue,
+    parity: Parity,
+    parity_ppm: u32,
+    rtt_us: u64,
+
+    /// Slices that have not left whole, oldest first.
+    queue: VecDeque<QueuedSlice>,
+    queue_max: usize,
+    /// The next group of the slice at the front of the queue.
+    next_group: u32,
+    next_group_id: GroupId,
+    /// The newest frame submitted, and whether it takes more slices.
+    newest: Option<(FrameId, Intake)>,
+    /// The newest frame that left whole.
+    last_whole: Option<FrameId>,
+    /// The oldest frame given up since the last one that does not need it.
+    broken_since: Option<FrameId>,
+    dropped: Option<FramesDropped>,
+
+    active: Option<Active>,
+    /// For the bodies of the active batch: all but a shorter last, and that one.
+    template: Template,
+    last_template: Template,
+    /// Parity of the group that left last, to leave next.
+    pending_parity: Option<PendingParity>,
+    counters: SenderCounters,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct QueuedSlice {
+    frame_id: FrameId,
+    slot: u16,
+    slice: u16,
+}
+
+/// What becomes of further slices of the newest frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intake {
+    /// They go into this slot; the next has this index.
+    Open { slot: u16, next_slice: u32 },
+    /// There are none.
+    Whole,
+    /// The frame was refused or given up.
+    Refused,
+}
+
+/// The batch that is being written.
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    batch: Batch,
+    written: usize,
+    /// The first chunk of a data batch.
+    first: ChunkRef,
+    first_packet_id: PacketId,
+    parity_count: usize,
+    /// Packet ids were consecutive so far.
+    consecutive: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PendingParity {
+    frame_id: FrameId,
+    group_id: GroupId,
+    first_packet_id: PacketId,
+    shard_count: usize,
+    parity_count: usize,
+    each: usize,
+    last: usize,
+}
+
+impl VideoSender {
+    /// Makes a sender; allocates everything that it will ever use.
+    #[must_use]
+    pub fn new(config: &SenderConfig) -> Self {
+        let pools = config.pool_sizes();
+        let mut sender = Self {
+            body_max: config.body_max(),
+            protected_body_max: config.protected_body_max(),
+            group_max: pools.group,
+            queue_us_max: config.queue_us_max,
+            retransmit_us_max: config.retransmit_us_max,
+            slices: config.slices,
+            store: FrameStore::new(&pools),
+            history: PacketHistory::new(pools.history_packets),
+            pacer: Pacer::new(config.pacing, config.burst_bytes_max),
+            retransmissions: RetransmitQueue::new(pools.retransmissions, config.burst_bytes_max.into()),
+            parity: Parity::new(Code::Xor, pools.group, pools.parity_bytes),
+            parity_ppm: 0,
+            rtt_us: 0,
+            queue: VecDeque::with_capacity(pools.queued_slices),
+            queue_max: pools.queued_slices,
+            next_group: 0,
+            next_group_id: GroupId(0),
+            newest: None,
+            last_whole: None,
+            broken_since: None,
+            dropped: None,
+            active: None,
+            template: Template::EMPTY,
+            last_template: Template::EMPTY,
+            pending_parity: None,
+            counters: SenderCounters::default(),
+        };
+        sender.set_parity(config.parity);
+        sender
+    }
+
+    /// Takes in a slice, with one copy. With the first slice of a frame, queued frames that this one does
+    /// not need, or that have waited too long, are given up first.
+    ///
+    /// # Errors
+    /// Nothing of the slice is kept. `Stale`: the frame is older than the newest, was given up, or predicts
+    /// from one that was. `Unexpected`: slices out of order. `Duplicate`: the slice was submitted before.
+    /// `NoRoom`: the frame is larger than the sender was built for and is given up. `Malformed`: an empty
+    /// slice, or a reference that is not older than its frame.
+    pub fn submit_slice(&mut self, now: Timestamp, meta: &SliceMeta, data: &[u8]) -> Result<(), DropReason> {
+        if data.is_empty() || meta.reference.is_some_and(|r| r >= meta.frame_id) {
+            return Err(DropReason::Malformed);
+        }
+        if self.newest.is_none_or(|(newest, _)| newest < meta.frame_id) {
+            self.begin_frame(now, meta)?;
+        }
+        let (slot, next_slice) = match self.newest {
+            Some((newest, Intake::Open { slot, next_slice })) if newest == meta.frame_id => {
+                (slot, next_slice)
+            }
+            Some((newest, Intake::Whole)) if newest == meta.frame_id => return Err(DropReason::Unexpected),
+            _ => return Err(DropReason::Stale),
+        };
+        if meta.slice_index < next_slice {
+            return Err(DropReason::Duplicate);
+        }
+        if meta.slice_index > next_slice {
+            self.give_up_newest();
+            return Err(DropReason::Unexpected);
+        }
+        if !self.append(slot, meta, data) {
+            self.give_up_newest();
+            return Err(DropReason::NoRoom);
+        }
+        self.counters.slices += 1;
+        let next = Intake::Open { slot, next_slice: next_slice + 1 };
+        self.newest = Some((meta.frame_id, if meta.last_slice { Intake::Whole } else { next }));
+        Ok(())
+    }
+
+    /// The next packets to leave, or `None` if there are none or pacing holds them back. The rest of a batch
+    /// whose bodies were not all written comes again.
+    pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
+        if let Some(active) = &self.active {
+            if active.written < active.batch.count {
+                return Some(active.rest());
+            }
+            self.active = None;
+        }
+        self.pacer.limit(now);
+        let active =
+            self.begin_parity().or_else(|| self.begin_retransmission()).or_else(|| self.begin_data(now))?;
+        let batch = active.batch;
+        let datagrams =
+            batch.count * TRANSPORT_OVERHEAD + (batch.count - 1) * batch.body_len + batch.last_body_len;
+        self.pacer.on_sent(now, datagrams as u64);
+        self.active = Some(active);
+        Some(batch)
+    }
+
+    /// Writes the next body of the current batch to the start of `out` and returns its length. 0 if there
+    /// is none left or `out` is too short for it.
+    #[inline]
+    pub fn write_body(&mut self, packet_id: PacketId, out: &mut [u8]) -> usize {
+        let Some(active) = self.active else { return 0 };
+        if active.written == active.batch.count {
+            return 0;
+        }
+        let len = match active.batch.kind {
+            BatchKind::Data => self.write_data(packet_id, &active, out),
+            BatchKind::Parity => {
+                let payload = self.parity.payload(active.written);
+                self.template.write(active.written as u32, payload, out)
+            }
+            BatchKind::Retransmission => self.write_retransmission(packet_id, out),
+        };
+        let Some(len) = len else { return 0 };
+        match active.batch.kind {
+            BatchKind::Data => self.counters.data_packets += 1,
+            BatchKind::Parity => self.counters.parity_packets += 1,
+            BatchKind::Retransmission => self.counters.retransmitted_packets += 1,
+        }
+        self.counters.body_bytes += len as u64;
+        if let Some(active) = &mut self.active {
+            active.written += 1;
+            if active.written == active.batch.count && active.batch.kind == BatchKind::Data {
+                self.finish_data();
+            }
+        }
+        len
+    }
+
+    /// The peer misses these packets. Their chunks are queued to leave again before anything new, unless
+    /// that would not help or be too much; [`counters`](Self::counters) say which.
+    pub fn on_nack(&mut self, now: Timestamp, ids: impl Iterator<Item = PacketId>) {
+        for id in ids {
+            self.counters.nacked += 1;
+            match self.queue_retransmission(now, id) {
+                Ok(()) => {}
+                Err(NackRefusal::Unknown) => self.counters.nacks_unknown += 1,
+                Err(NackRefusal::Stale) => self.counters.nacks_stale += 1,
+                Err(NackRefusal::Duplicate) => self.counters.nacks_duplicate += 1,
+                Err(NackRefusal::Late) => self.counters.nacks_late += 1,
+                Err(NackRefusal::Queue(Refused::OverBudget)) => self.counters.nacks_over_budget += 1,
+                Err(NackRefusal::Queue(Refused::NoRoom)) => self.counters.nacks_no_room += 1,
+            }
+        }
+    }
+
+    /// The peer has decoded or shown `frame`, so that nothing of it or any older frame is needed again. A frame
+    /// that has not left whole is not believed.
+    pub fn on_frame_acked(&mut self, frame: FrameId) {
+        if self.last_whole.is_some_and(|whole| frame <= whole) {
+            self.store.release_until(frame);
+            self.forget_released();
+        }
+    }
+
+    /// When [`next_batch`](Self::next_batch) has something to give: [`Timestamp::ZERO`] for at once,
+    /// [`Timestamp::NEVER`] if nothing is queued.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Timestamp {
+        let unwritten = self.active.is_some_and(|a| a.written < a.batch.count);
+        if unwritten || self.pending_parity.is_some() || !self.retransmissions.is_empty() {
+            return Timestamp::ZERO;
+        }
+        self.next_data().map_or(Timestamp::NEVER, |(at, chunks)| self.data_opens_at(at, &chunks))
+    }
+
+    /// Frames given up since the last call, for which the encoder must change its references.
+    pub fn poll_dropped(&mut self) -> Option<FramesDropped> {
+        self.dropped.take()
+    }
+
+    /// Sets the rate at which bursts follow each other. Not the target rate of the encoder, but what the path is
+    /// trusted to take in a short time; at least 1 Mbit/s.
+    pub fn set_rate(&mut self, pacing: Bitrate) {
+        self.pacer.set_rate(pacing);
+    }
+
+    /// Sets the parity packets per data packet, 0 to 1, for slices submitted from now on.
+    pub fn set_parity(&mut self, ratio: f32) {
+        // The cast saturates, and makes 0 of what is not a number.
+        self.parity_ppm = ((ratio * PPM as f32).round() as u32).min(PPM);
+    }
+
+    /// Sets the round trip time in microseconds.
+    pub fn set_rtt(&mut self, us: u64) {
+        self.rtt_us = us;
+    }
+
+    /// Totals since the sender was made.
+    #[must_use]
+    pub fn counters(&self) -> &SenderCounters {
+        &self.counters
+    }
+}
+
+impl Active {
+    fn new(batch: Batch) -> Self {
+        Self {
+            batch,
+            written: 0,
+            first: ChunkRef { slot: 0, slice: 0, serial: 0, chunk: 0 },
+            first_packet_id: PacketId(0),
+            parity_count: 0,
+            consecutive: true,
+        }
+    }
+
+    /// What of the batch is not yet written.
+    fn rest(&self) -> Batch {
+        let count = self.batch.count - self.written;
+        let body_len = if count == 1 { self.batch.last_body_len } else { self.batch.body_len };
+        Batch { count, body_len, ..self.batch }
+    }
+}

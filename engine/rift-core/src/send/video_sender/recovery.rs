@@ -1,0 +1,74 @@
+//! Sending lost chunks again.
+
+use super::super::retransmit::Refused;
+use super::super::{Batch, BatchKind};
+use super::{Active, VideoSender};
+use crate::{PacketId, Timestamp};
+
+/// Two reports of one loss that are closer than this are the same report, whatever the round trip.
+const RTT_US_MIN: u64 = 1000;
+
+/// Why a lost packet is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NackRefusal {
+    Unknown,
+    Stale,
+    Duplicate,
+    Late,
+    Queue(Refused),
+}
+
+impl VideoSender {
+    pub(super) fn begin_retransmission(&mut self) -> Option<Active> {
+        let mut batch = Batch { count: 0, body_len: 0, last_body_len: 0, kind: BatchKind::Retransmission };
+        // Chunks of frames that are gone are passed over at the front and end a batch elsewhere.
+        while let Some(chunk) = self.retransmissions.front() {
+            if self.store.find(chunk).is_some() {
+                break;
+            }
+            self.retransmissions.pop();
+        }
+        for chunk in self.retransmissions.iter().take(self.group_max) {
+            let Some((_, slice)) = self.store.find(chunk) else { break };
+            let len = slice.body_len_of(chunk.chunk);
+            if batch.count == 0 {
+                batch.body_len = len;
+            } else if len > batch.body_len || batch.last_body_len < batch.body_len {
+                break;
+            }
+            batch.last_body_len = len;
+            batch.count += 1;
+        }
+        (batch.count > 0).then(|| Active::new(batch))
+    }
+
+    pub(super) fn write_retransmission(&mut self, packet_id: PacketId, out: &mut [u8]) -> Option<usize> {
+        let chunk = self.retransmissions.front()?;
+        let (slot, slice) = self.store.find(chunk)?;
+        let template = slot.template(slice, chunk.chunk);
+        let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
+        self.history.record(packet_id, chunk);
+        self.retransmissions.pop();
+        Some(len)
+    }
+
+    pub(super) fn queue_retransmission(&mut self, now: Timestamp, id: PacketId) -> Result<(), NackRefusal> {
+        let chunk = self.history.chunk(id).ok_or(NackRefusal::Unknown)?;
+        let (slot, slice) = self.store.find(chunk).ok_or(NackRefusal::Stale)?;
+        let body_len = slice.body_len_of(chunk.chunk);
+        let arrives_us = now.micros_since(slot.submitted_at).saturating_add(self.rtt_us / 2);
+        if arrives_us > self.retransmit_us_max {
+            return Err(NackRefusal::Late);
+        }
+        // A report that crossed the retransmission on its way. One eighth less, because a round trip may
+        // be shorter than the smoothed one.
+        let repeat_us = (self.rtt_us - self.rtt_us / 8).max(RTT_US_MIN);
+        let resent_at = self.store.resent_at(chunk).ok_or(NackRefusal::Stale)?;
+        if *resent_at != Timestamp::NEVER && now < resent_at.plus_micros(repeat_us) {
+            return Err(NackRefusal::Duplicate);
+        }
+        self.retransmissions.push(chunk, body_len).map_err(NackRefusal::Queue)?;
+        *resent_at = now;
+        Ok(())
+    }
+}

@@ -1,0 +1,122 @@
+//! An X server without a screen, for tests, demonstrations and hosts without a display.
+//!
+//! Owns the server's process; it ends with the value. The server picks a free display number by itself, so any
+//! number of them can be started at once.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::error::{DeviceError, DeviceFault, Retry};
+
+const PROGRAM: &str = "Xvfb";
+/// How long the server may take to end before it is killed.
+const END_WAIT: Duration = Duration::from_secs(2);
+
+/// A running Xvfb.
+#[derive(Debug)]
+pub struct Xvfb {
+    server: Child,
+    display: String,
+}
+
+impl Xvfb {
+    /// Starts a server with one screen of this size and depth 24, and waits until it accepts clients. Clients of the
+    /// same user on this machine can connect; nothing listens on the network.
+    ///
+    /// # Errors
+    /// When the program is missing (package `xvfb`) or does not start.
+    pub fn start(width: u32, height: u32) -> Result<Self, DeviceError> {
+        // Complaints go to a file in memory: a pipe that nobody reads could block the server.
+        let mut complaints = File::from(
+            memfd_create("xvfb-stderr", MemfdFlags::CLOEXEC).map_err(|e| start_error(&e.to_string()))?,
+        );
+        let stderr = complaints.try_clone().map_err(|e| start_error(&e.to_string()))?;
+        let mut server = Command::new(PROGRAM)
+            // The server writes the display number it took to this descriptor once it accepts clients.
+            .args(["-displayfd", "1", "-screen", "0", &format!("{width}x{height}x24")])
+            // Without -noreset the server forgets everything when its last client leaves.
+            .args(["-nolisten", "tcp", "-noreset"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(|e| start_error(&e.to_string()))?;
+        let mut number = String::new();
+        // An error leaves the line empty as well: then the server is told to end, and why it did not start is read.
+        let _ = server.stdout.as_mut().map(|stdout| BufReader::new(stdout).read_line(&mut number));
+        let started = Self { server, display: format!(":{}", number.trim()) };
+        if number.trim().parse::<u32>().is_ok() {
+            return Ok(started);
+        }
+        drop(started);
+        let mut complaint = String::new();
+        let _ = complaints.rewind().and_then(|()| complaints.read_to_string(&mut complaint));
+        Err(start_error(complaint.trim()))
+    }
+
+    /// Its name, for `DISPLAY` and for `connect`.
+    pub fn display(&self) -> &str {
+        &self.display
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+}
+
+impl Drop for Xvfb {
+    fn drop(&mut self) {
+        // A polite end removes the server's socket and lock file.
+        if let Some(pid) = i32::try_from(self.server.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let patience = Instant::now() + END_WAIT;
+        while matches!(self.server.try_wait(), Ok(None)) {
+            if Instant::now() >= patience {
+                let _ = self.server.kill();
+                let _ = self.server.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn start_error(complaint: &str) -> DeviceError {
+    let advice = format!(
+        "It could not be started: {complaint}. Install the package that has it (Debian and Ubuntu: apt-get install \
+         xvfb)."
+    );
+    DeviceError::new(PROGRAM, "start", DeviceFault::System, Retry::Never, advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x11::display::Display;
+
+    #[test]
+    fn two_servers_run_side_by_side_and_end_with_their_values() {
+        let (one, other) = (Xvfb::start(320, 200).unwrap(), Xvfb::start(640, 480).unwrap());
+        assert_ne!(one.display(), other.display());
+        let screen = Display::connect(Some(other.display())).unwrap();
+        assert_eq!((screen.screen().width_in_pixels, screen.screen().height_in_pixels), (640, 480));
+        assert!(screen.require_bgrx().is_ok());
+        let name = one.display().to_owned();
+        drop(one);
+        assert!(Display::connect(Some(&name)).is_err());
+    }
+
+    #[test]
+    fn a_server_that_does_not_start_tells_why() {
+        let error = Xvfb::start(0, 0).unwrap_err();
+        assert!(error.to_string().starts_with("Xvfb: start: It could not be started: "), "{error}");
+    }
+}
