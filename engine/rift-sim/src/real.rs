@@ -89,6 +89,7 @@ impl Peers for RealPeers {
         let mut config = HostConfig::new(identity(HOST_SEED), stretch(seed), offer);
         config.allowed = vec![identity(CLIENT_SEED).wavry_id()];
         config.link = link_config(scenario);
+        config.sender.parity = scenario.protocol.parity as f32;
         HostEndpoint::new(config, now)
     }
 
@@ -164,6 +165,10 @@ impl Host for HostEndpoint {
                 _ => continue,
             });
         }
+    }
+
+    fn key_generations(&self) -> (u32, u32) {
+        self.session().map_or((0, 0), |session| session.key_generations)
     }
 }
 

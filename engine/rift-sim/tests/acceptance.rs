@@ -70,6 +70,7 @@ fn a_day_of_key_renewal() {
     let report = preset("day", 1);
     assert_passed(&report);
     assert_eq!(report.sessions, 1, "{report}");
+    assert_eq!(report.key_generations, (23, 23), "{report}");
 }
 
 /// Proves R-ROB-5: packet ids across 2^32, with keys renewed every 5000 packets, under loss and reordering.
@@ -82,6 +83,7 @@ fn packet_ids_across_two_to_the_32_with_keys_renewed_all_the_time() {
     );
     assert_passed(&report);
     assert!(report.down.packets > 30_000, "{report}");
+    assert!(report.key_generations.0 >= 5, "{:?}\n{report}", report.key_generations);
 }
 
 /// Proves R-ROB-2: scenario and seed decide every bit.

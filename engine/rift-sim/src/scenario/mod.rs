@@ -42,7 +42,7 @@ pub struct Scenario {
 }
 
 /// How the endpoints are set up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProtocolConfig {
     /// Whether the client knows the host's static key, so that it can begin with Noise IK.
     pub ik: bool,
@@ -52,6 +52,8 @@ pub struct ProtocolConfig {
     pub rekey_us: u64,
     /// For how many packets a key is used before it is renewed.
     pub rekey_packets: u64,
+    /// Parity packets per data packet, to begin with and at least.
+    pub parity: f64,
 }
 
 /// A clock at the beginning of a run.
@@ -120,6 +122,7 @@ impl Default for Scenario {
                 first_packet_id: 0,
                 rekey_us: 3_600_000_000,
                 rekey_packets: 1 << 28,
+                parity: 0.125,
             },
             timeline: Vec::new(),
             limits: Limits::default(),
