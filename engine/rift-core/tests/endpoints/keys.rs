@@ -40,7 +40,7 @@ fn stream(world: &mut World, frames: u64) -> usize {
     world.clients[0].slices.len() - before
 }
 
-/// Proves R-SEAL-8, R-SEAL-3 and R-ROB-5: keys change several times in both directions in the middle of the
+/// Proves R-SEAL-8 and R-SEAL-3: keys change several times in both directions in the middle of the
 /// traffic, packets overtake each other, ids cross 2^32, no frame is lost to it and no id is used twice.
 #[test]
 fn keys_change_under_full_traffic_without_a_loss() {

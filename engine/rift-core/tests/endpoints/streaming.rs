@@ -2,7 +2,7 @@
 
 use rift_core::endpoint::{ClientEvent, HostEvent, Purpose, TrafficClass};
 use rift_core::input::InputEvent;
-use rift_core::message::proto::{CursorPosition, CursorShape};
+use rift_core::message::proto::{AudioFormat, CursorPosition, CursorShape};
 use rift_core::session::Features;
 use rift_core::{DropReason, FrameId, Timestamp};
 
@@ -110,6 +110,10 @@ fn sound_arrives() {
     assert!(heard.len() >= 98 && heard.is_sorted());
     let now = world.now;
     assert_eq!(world.host.submit_audio(now, now, &[0; 5000]), Err(DropReason::NoRoom));
+    let format = AudioFormat { channels: 6, frame_us: 10_000, sample_rate_hz: 48_000 };
+    world.host.set_audio_format(format);
+    world.run_ms(50);
+    assert!(world.clients[0].events.contains(&ClientEvent::AudioFormat(format)));
 }
 
 /// Cursor, clipboard, monitors and display mode go where they should.
