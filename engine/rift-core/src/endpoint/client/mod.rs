@@ -58,8 +58,8 @@ enum Phase {
 impl ClientEndpoint {
     /// A client that begins to connect at `now`.
     #[must_use]
-    pub fn new(config: ClientConfig, now: Timestamp) -> Self {
-        let mut entropy = Entropy::new(config.seed);
+    pub fn new(mut config: ClientConfig, now: Timestamp) -> Self {
+        let mut entropy = Entropy::new(&mut config.seed);
         let is_stream = matches!(config.purpose, Purpose::Stream);
         let streaming = is_stream.then(|| Box::new(Streaming::new(now, &config.receiver)));
         let mut events = VecDeque::with_capacity(EVENTS_MAX);

@@ -58,8 +58,8 @@ pub struct HostEndpoint {
 impl HostEndpoint {
     /// A host without sessions.
     #[must_use]
-    pub fn new(config: HostConfig, now: Timestamp) -> Self {
-        let mut entropy = Entropy::new(config.seed);
+    pub fn new(mut config: HostConfig, now: Timestamp) -> Self {
+        let mut entropy = Entropy::new(&mut config.seed);
         Self {
             handshakes: Handshakes::new(now, config.max_handshakes, config.handshakes_per_s, &mut entropy),
             monitors: config.stream.monitors.clone(),
