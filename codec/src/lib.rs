@@ -13,6 +13,8 @@
 //! | x264 (GPL) | `x264` | each slice the moment it is done | |
 //! | libavcodec | `libavcodec` | | slice by slice |
 
+#[cfg(feature = "libavcodec")]
+mod avcodec;
 pub mod convert;
 mod decoder;
 mod encoder;
@@ -21,6 +23,8 @@ pub mod h264;
 mod openh264;
 mod picture;
 pub mod rate;
+#[cfg(feature = "x264")]
+mod x264;
 
 pub use decoder::{DecodedFrame, Decoder, DecoderCapabilities, DecoderChoice, DecoderConfig, open_decoder};
 pub use encoder::{

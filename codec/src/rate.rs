@@ -28,8 +28,8 @@ const BUDGET_SHARE_MIN: f64 = 0.35;
 const KEYFRAME_FRAMES: f64 = 3.0;
 /// How fast complexity follows the last frame.
 const COMPLEXITY_WEIGHT: f64 = 0.6;
-/// Range in which the slope is believed.
-const SLOPE_RANGE: (f64, f64) = (0.6, 1.8);
+/// Range in which the slope is believed. Faint noise vanishes within a few QP, which looks very steep.
+const SLOPE_RANGE: (f64, f64) = (0.6, 4.0);
 
 /// What to encode the next frame with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl SizeModel {
             if step.abs() >= 2.0 {
                 let seen = ((last_bits - bits) * 6.0 / step).clamp(SLOPE_RANGE.0, SLOPE_RANGE.1);
                 let old = self.slope;
-                self.slope += 0.25 * (seen - self.slope);
+                self.slope += 0.3 * (seen - self.slope);
                 // The new slope must say the same as the old one about the frame before.
                 self.complexity += (self.slope - old) * last_qp / 6.0;
             }

@@ -11,6 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use wavry_platform::capture::CaptureSource as _;
 use wavry_platform::picture::{Geometry, Picture};
 use wavry_platform::testsource::{Code, Position, Scene, paint_code, read_code};
+use wavry_platform::window::scale::{Scaler, letterbox};
 use wavry_platform::x11::{X11Capture, X11CaptureConfig, Xvfb};
 
 const SIZES: [(&str, Geometry); 2] =
@@ -56,5 +57,27 @@ fn testsource(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, capture, testsource);
+/// The window's part of showing a picture; what the display server does with it comes on top.
+fn window(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("picture to window");
+    let sizes = [
+        (SIZES[0].1, SIZES[0].1),
+        (SIZES[1].1, SIZES[1].1),
+        (SIZES[0].1, SIZES[1].1),
+        (SIZES[1].1, SIZES[0].1),
+    ];
+    for (from, to) in sizes {
+        let (picture, mut scaler) = (Picture::new(from), Scaler::default());
+        let mut pixels = vec![0; (to.width * to.height) as usize];
+        let place = letterbox(from, to);
+        group.bench_function(
+            format!("{}x{} in {}x{}", from.width, from.height, to.width, to.height),
+            |bencher| {
+                bencher.iter(|| scaler.draw(&picture.as_bgrx(), place, black_box(&mut pixels), to.width));
+            },
+        );
+    }
+}
+
+criterion_group!(benches, capture, testsource, window);
 criterion_main!(benches);

@@ -2,7 +2,7 @@
 //!
 //! Owns everything that touches a display: the newest picture of a screen ([`capture`]), a deterministic picture
 //! for measurements ([`testsource`]), input that reaches other programs ([`inject`]), and the place where decoded
-//! pictures are shown ([`headless`]). It never touches the network, a codec or a key, and it knows
+//! pictures are shown ([`window`], [`headless`]). It never touches the network, a codec or a key, and it knows
 //! nothing of the protocol.
 //!
 //! Invariant: pictures are never queued. A capture source hands out the newest picture there is, a presenter shows
@@ -24,6 +24,7 @@ pub mod picture;
 pub mod present;
 pub mod screenshot;
 pub mod testsource;
+pub mod window;
 pub mod x11;
 
 pub use capture::{CaptureError, CaptureSource, CapturedFrame, FramePixels, Monitor};

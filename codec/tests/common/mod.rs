@@ -43,15 +43,16 @@ impl Pattern {
                 let (fx, fy) = ((x % scale) as f32 / scale as f32, (y % scale) as f32 / scale as f32);
                 let cell =
                     |dx: usize, dy: usize| grid[(y / scale + dy) % cells * cells + (x / scale + dx) % cells];
-                for channel in 0..3 {
+                for (channel, sum) in sum.iter_mut().enumerate() {
                     let top = cell(0, 0)[channel] * (1.0 - fx) + cell(1, 0)[channel] * fx;
                     let bottom = cell(0, 1)[channel] * (1.0 - fx) + cell(1, 1)[channel] * fx;
-                    sum[channel] += weight * (top * (1.0 - fy) + bottom * fy);
+                    *sum += weight * (top * (1.0 - fy) + bottom * fy);
                 }
             }
         }
         for (pixel, sum) in texture.iter_mut().zip(&sums) {
-            *pixel = sum.map(|value| (value * 255.0).clamp(0.0, 255.0) as u8);
+            let grain = 40.0 * (rng.f32() - 0.5);
+            *pixel = sum.map(|value| (value * 255.0 + grain).clamp(0.0, 255.0) as u8);
         }
         Self { width, height, texture, pixels: vec![0; (width * height * 4) as usize] }
     }
@@ -66,7 +67,7 @@ impl Pattern {
                 let box_x = (x + width * 8 - 5 * n % width) % width;
                 let in_box = box_x < width / 5 && (y + 2 * n) % height < height / 4;
                 let [b, g, r] = if in_box { [40, 180u8.wrapping_add(n as u8), 220] } else { scroll };
-                let noise = rng.u8(..4);
+                let noise = rng.u8(..12);
                 self.pixels[(y * width + x) * 4..][..4].copy_from_slice(&[
                     b.saturating_add(noise),
                     g.saturating_add(noise),

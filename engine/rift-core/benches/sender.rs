@@ -16,9 +16,23 @@ use rift_crypto::{SealKey, Suite};
 
 /// One segmented send.
 const TX_BUFFER_LEN: usize = 65_536;
-/// Frames between a submission and its acknowledgement: a round trip within a frame time.
-const ACK_DELAY: u64 = 2;
-const FRAMES: [(&str, usize); 2] = [("42kB", 42_000), ("1MB", 1_000_000)];
+/// A frame is acknowledged after this many newer ones have left.
+const ACK_DELAY: u64 = 1;
+
+/// A frame as the encoder hands it out.
+struct Case {
+    name: &'static str,
+    len: usize,
+    slices: usize,
+}
+
+/// A long frame in one piece is larger than the second-level cache, so that each byte is fetched anew when
+/// it is sent; in slices it is not.
+const CASES: [Case; 3] = [
+    Case { name: "42kB", len: 42_000, slices: 1 },
+    Case { name: "1MB", len: 1_000_000, slices: 1 },
+    Case { name: "1MB/8", len: 1_000_000, slices: 8 },
+];
 
 struct Sealer {
     key: SealKey,
@@ -68,28 +82,31 @@ impl Host {
         Self { sender, sealer: Sealer::new(), frame: 0, now: Timestamp::from_micros(1) }
     }
 
-    /// Sends one frame; returns the lengths of the data bodies and the number of parity packets.
-    fn frame(&mut self, data: &[u8], mut on_body: impl FnMut(usize)) {
-        let meta = SliceMeta {
-            frame_id: FrameId(self.frame),
-            slice_index: 0,
-            last_slice: true,
-            keyframe: self.frame == 0,
-            reference: self.frame.checked_sub(1).map(FrameId),
-            timestamp: self.now,
-            capture_us: 1000,
-            encode_us: 4000,
-        };
+    /// Sends one frame, each slice before the next is submitted, and tells the length of every body.
+    fn frame(&mut self, case: &Case, data: &[u8], mut on_body: impl FnMut(usize)) {
         self.now = self.now.plus_micros(16_667);
-        self.sender.submit_slice(self.now, &meta, data).expect("the frame fits");
-        while let Some(batch) = self.sender.next_batch(self.now) {
-            for _ in 0..batch.count {
-                let sender = &mut self.sender;
-                self.sealer.datagram(|id, out| {
-                    let len = sender.write_body(id, out);
-                    on_body(len);
-                    len
-                });
+        let parts = data.chunks(data.len().div_ceil(case.slices));
+        for (i, part) in parts.enumerate() {
+            let meta = SliceMeta {
+                frame_id: FrameId(self.frame),
+                slice_index: i as u32,
+                last_slice: i + 1 == case.slices,
+                keyframe: self.frame == 0,
+                reference: self.frame.checked_sub(1).map(FrameId),
+                timestamp: self.now,
+                capture_us: 1000,
+                encode_us: 4000,
+            };
+            self.sender.submit_slice(self.now, &meta, part).expect("the frame fits");
+            while let Some(batch) = self.sender.next_batch(self.now) {
+                for _ in 0..batch.count {
+                    let sender = &mut self.sender;
+                    self.sealer.datagram(|id, out| {
+                        let len = sender.write_body(id, out);
+                        on_body(len);
+                        len
+                    });
+                }
             }
         }
         if let Some(acked) = self.frame.checked_sub(ACK_DELAY) {
@@ -113,9 +130,9 @@ fn floor(sealer: &mut Sealer, data: &[u8], lens: &[usize]) {
     }
 }
 
-fn lens_of(data: &[u8]) -> Vec<usize> {
+fn lens_of(case: &Case, data: &[u8]) -> Vec<usize> {
     let mut lens = Vec::new();
-    Host::new(0.0).frame(data, |len| lens.push(len));
+    Host::new(0.0).frame(case, data, |len| lens.push(len));
     lens
 }
 
@@ -125,17 +142,17 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 fn measure(c: &mut Criterion) {
-    for (name, len) in FRAMES {
-        let data = noise(len);
-        let lens = lens_of(&data);
-        let mut group = c.benchmark_group(format!("sender/{name}"));
+    for case in &CASES {
+        let data = noise(case.len);
+        let lens = lens_of(case, &data);
+        let mut group = c.benchmark_group(format!("sender/{}", case.name));
         group.throughput(Throughput::Elements(lens.len() as u64));
         let mut sealer = Sealer::new();
         group.bench_function("floor", |b| b.iter(|| floor(&mut sealer, black_box(&data), &lens)));
         for parity in [0.0, 0.2] {
             let mut host = Host::new(parity);
             group.bench_function(format!("parity {parity}"), |b| {
-                b.iter(|| host.frame(black_box(&data), |_| {}));
+                b.iter(|| host.frame(case, black_box(&data), |_| {}));
             });
         }
         group.finish();
@@ -155,20 +172,21 @@ fn timed(work: impl FnOnce()) -> Duration {
 
 fn print_ratios() {
     println!("\nframe  packets  floor ns/packet  sender ns/packet  ratio  with 20% parity  ratio");
-    for (name, len) in FRAMES {
-        let data = noise(len);
-        let lens = lens_of(&data);
+    for case in &CASES {
+        let data = noise(case.len);
+        let lens = lens_of(case, &data);
         let (mut sealer, mut plain, mut protected) = (Sealer::new(), Host::new(0.0), Host::new(0.2));
         let mut times: [Vec<Duration>; 3] = Default::default();
-        let rounds = if len > 100_000 { 400 } else { 8000 };
+        let rounds = if case.len > 100_000 { 400 } else { 8000 };
         for _ in 0..rounds {
             times[0].push(timed(|| floor(&mut sealer, black_box(&data), &lens)));
-            times[1].push(timed(|| plain.frame(black_box(&data), |_| {})));
-            times[2].push(timed(|| protected.frame(black_box(&data), |_| {})));
+            times[1].push(timed(|| plain.frame(case, black_box(&data), |_| {})));
+            times[2].push(timed(|| protected.frame(case, black_box(&data), |_| {})));
         }
         let ns = times.map(|mut t| median(&mut t).as_nanos() as f64 / lens.len() as f64);
         println!(
-            "{name:5}  {:7}  {:15.0}  {:16.0}  {:5.2}  {:15.0}  {:5.2}",
+            "{:5}  {:7}  {:15.0}  {:16.0}  {:5.2}  {:15.0}  {:5.2}",
+            case.name,
             lens.len(),
             ns[0],
             ns[1],

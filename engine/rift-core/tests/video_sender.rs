@@ -325,7 +325,8 @@ proptest! {
     /// Whatever single packet of each parity's shards is lost, the receiver gets every body back.
     #[test]
     fn every_single_loss_in_every_group_is_recovered(
-        lens in prop::collection::vec(1usize..120_000, 1..4), ratio in 0.02f32..0.6, loss: u64, first_id in 0u64..1 << 40,
+        lens in prop::collection::vec(1usize..120_000, 1..4), ratio in 0.02f32..0.6, loss: u64,
+        first_id in 0u64..1 << 40,
     ) {
         let mut host = Host::new(&SenderConfig { parity: ratio, ..config() });
         host.next_id = PacketId(first_id);
@@ -660,7 +661,8 @@ proptest! {
     /// Random loss, reported a round trip later: every frame is whole in the end, from chunks alone.
     #[test]
     fn every_frame_is_whole_after_reports(
-        lens in prop::collection::vec(1usize..60_000, 1..12), slices in 1usize..5, loss_percent in 0u64..15, seed: u64,
+        lens in prop::collection::vec(1usize..60_000, 1..12), slices in 1usize..5,
+        loss_percent in 0u64..15, seed: u64,
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut host = Host::new(&SenderConfig { burst_bytes_max: 1 << 20, ..config() });
@@ -673,7 +675,8 @@ proptest! {
                 host.submit(&slice(frame as u64, i as u32, i + 1 == parts.len()), part).unwrap();
                 let mut sent = host.drain();
                 for _ in 0..8 {
-                    let (lost, ok): (Vec<_>, Vec<_>) = sent.into_iter().partition(|_| rng.u64(..100) < loss_percent);
+                    let (lost, ok): (Vec<_>, Vec<_>) =
+                        sent.into_iter().partition(|_| rng.u64(..100) < loss_percent);
                     arrived.extend(ok);
                     host.now = host.now.plus_micros(4000);
                     host.sender.on_nack(host.now, lost.iter().map(|p| p.id));

@@ -3,6 +3,8 @@
 //! Owns nothing: it is a view of the kernel's monotonic clock. A shard loop reads it once per batch and
 //! passes the value down; nothing below the loop reads a clock of its own.
 
+#![forbid(unsafe_code)]
+
 use crate::sys;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`: never steps, stands still while the machine is suspended.

@@ -3,6 +3,8 @@
 //! Owns nothing. Never fails hard for lack of privilege: a thread at normal priority works, only less evenly,
 //! so that is one clear line in the log.
 
+#![forbid(unsafe_code)]
+
 use std::ffi::CString;
 use std::{io, thread};
 

@@ -3,6 +3,8 @@
 //! Owned by the transport, written by its one thread with plain additions. Never reset: readers take
 //! differences.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 
 /// Monotonic counters of one transport.

@@ -4,6 +4,8 @@
 //! something off, and a container's policy may forbid it. Invariant: after [`require`] succeeded, opening a
 //! transport fails only for reasons of addresses and memory.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -4,6 +4,8 @@
 //! setting of flags: a thread of its own does the rest. Invariant: the first signal asks every thread to end; the
 //! second, of either kind, ends the process at once with [`FORCED_EXIT_CODE`].
 
+#![forbid(unsafe_code)]
+
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};

@@ -3,6 +3,8 @@
 //! Owns three arrays, sized at start. Never reads a clock. Invariant: `heap` is a binary heap by deadline that
 //! holds each armed key once, and `place` says where.
 
+#![forbid(unsafe_code)]
+
 /// Place of a key that is not armed.
 const UNARMED: u32 = u32::MAX;
 

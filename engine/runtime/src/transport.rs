@@ -8,6 +8,8 @@
 //! (a receive buffer filled by GRO, a send slot that leaves as GSO), so the cost of the kernel is paid
 //! per batch and not per datagram.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 

@@ -7,6 +7,8 @@
 //! caller wrote before is visible to it. A write (the only system call) happens just when the thread is
 //! asleep, so waking a busy or already woken thread costs one atomic swap.
 
+#![forbid(unsafe_code)]
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};

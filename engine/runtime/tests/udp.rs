@@ -260,7 +260,7 @@ fn a_burst_costs_one_kernel_entry_per_turn() {
     }
     let entries = b.counters().syscalls - before;
     assert!(entries <= turns, "{entries} entries in {turns} turns");
-    assert!(entries <= 4, "17 batches were waiting: {entries} entries");
+    assert!(entries <= 6, "17 batches were waiting, and an entry brings at least 4: {entries} entries");
 }
 
 #[test]

@@ -6,6 +6,9 @@
 //! read the pixels, ask for the pointer. Only the rows between the first and the last changed one are copied; the rest
 //! of the segment still holds the picture from before.
 //!
+//! While another program holds the server (`XGrabServer`: window managers do, for moments) a capture that has begun
+//! waits for it and can overrun its deadline; so this belongs on the video thread, never on the network thread.
+//!
 //! Invariant: no change is missed. The server works through requests in order, so what changed before the subtraction
 //! is in the fetched rectangles and pixels, and what changed after it comes as a new notice, told apart by its
 //! sequence number.

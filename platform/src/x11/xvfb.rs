@@ -32,6 +32,14 @@ impl Xvfb {
     /// # Errors
     /// When the program is missing (package `xvfb`) or does not start.
     pub fn start(width: u32, height: u32) -> Result<Self, DeviceError> {
+        Self::start_with(width, height, &[])
+    }
+
+    /// The same with further arguments, such as `["-extension", "XTEST"]`; they win over the usual ones.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(width: u32, height: u32, arguments: &[&str]) -> Result<Self, DeviceError> {
         // Complaints go to a file in memory: a pipe that nobody reads could block the server.
         let mut complaints = File::from(
             memfd_create("xvfb-stderr", MemfdFlags::CLOEXEC).map_err(|e| start_error(&e.to_string()))?,
@@ -42,6 +50,7 @@ impl Xvfb {
             .args(["-displayfd", "1", "-screen", "0", &format!("{width}x{height}x24")])
             // Without -noreset the server forgets everything when its last client leaves.
             .args(["-nolisten", "tcp", "-noreset"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(stderr)

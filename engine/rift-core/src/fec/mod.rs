@@ -1,9 +1,9 @@
 //! Forward error correction over the plaintext bodies of a group of packets (RIFT section 5).
 //!
 //! Owns the arithmetic: which parity covers which shard, building parity, getting a lost shard back.
-//! Never knows packets, frames or time. Invariant: parity computed from a set of shards gives back, byte
-//! for byte, what the code promises to give back, whatever the shards hold and in whatever order they
-//! were added.
+//! Never knows packets, frames or time. Invariant: parity computed from a set of shards gives back,
+//! byte for byte, what the code promises to give back, whatever the shards hold and in whatever order
+//! they were added.
 //!
 //! A shard shorter than the group's longest counts as padded with zeros, so its true length must travel
 //! beside the parity.
@@ -18,8 +18,8 @@ pub use xor::{Piece, recover, xor_into};
 /// that a stronger code joins here and nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Interleaved exclusive or, as published: parity `p` of `n` is the exclusive or of the shards whose
-    /// index is `p` modulo `n`. Gives back one lost shard for each parity that arrived.
+    /// Interleaved exclusive or, as published: parity `p` of `n` is the exclusive or of the shards
+    /// whose index is `p` modulo `n`. Gives back one lost shard for each parity that arrived.
     Xor,
 }
 

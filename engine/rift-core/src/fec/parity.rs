@@ -14,46 +14,59 @@ pub struct Parity {
     shard_len_max: usize,
     parity_count: usize,
     len: usize,
+    /// Which sums have a shard in them, one bit each; the others hold what an earlier group left.
+    begun: u64,
 }
 
+/// As many as there are bits in [`Parity::begun`].
+const PARITY_MAX: usize = 64;
+
 impl Parity {
-    /// Room for groups of up to `parity_max` parities over shards of up to `shard_len_max` bytes. This is
-    /// the only allocation.
+    /// Room for groups of up to `parity_max` parities over shards of up to `shard_len_max` bytes. This
+    /// is the only allocation. At most 64 parities, the largest group there is.
     #[must_use]
     pub fn new(code: Code, parity_max: usize, shard_len_max: usize) -> Self {
-        let sums = vec![0; parity_max * shard_len_max].into_boxed_slice();
-        Self { code, sums, shard_len_max, parity_count: 0, len: 0 }
+        let sums = vec![0; parity_max.min(PARITY_MAX) * shard_len_max].into_boxed_slice();
+        Self { code, sums, shard_len_max, parity_count: 0, len: 0, begun: 0 }
     }
 
-    /// Starts a group with `parity_count` parities over shards of up to `len` bytes and forgets the last
-    /// one. Both are cut to what [`new`](Self::new) made room for; returns the parities there will be.
+    /// Starts a group with `parity_count` parities over shards of up to `len` bytes and forgets the
+    /// last one. Both are cut to what [`new`](Self::new) made room for; returns the parities there will
+    /// be.
     pub fn begin(&mut self, parity_count: usize, len: usize) -> usize {
         self.len = len.min(self.shard_len_max);
         self.parity_count = parity_count.min(self.sums.len().checked_div(self.shard_len_max).unwrap_or(0));
-        for index in 0..self.parity_count {
-            let start = index * self.shard_len_max;
-            self.sums[start..start + self.len].fill(0);
-        }
+        self.begun = 0;
         self.parity_count
     }
 
-    /// Adds shard `shard_index`, once. Bytes beyond the length given to [`begin`](Self::begin) are ignored.
+    /// Adds shard `shard_index`, once. Bytes beyond the length given to [`begin`](Self::begin) are
+    /// ignored.
     #[inline]
     pub fn accumulate(&mut self, shard_index: usize, shard: &[u8]) {
         match self.code {
             Code::Xor => {
                 let Some(index) = shard_index.checked_rem(self.parity_count) else { return };
                 let start = index * self.shard_len_max;
-                xor_into(&mut self.sums[start..start + self.len], shard);
+                let sum = &mut self.sums[start..start + self.len];
+                if self.begun & 1 << index != 0 {
+                    xor_into(sum, shard);
+                } else {
+                    self.begun |= 1 << index;
+                    let (head, rest) = sum.split_at_mut(shard.len().min(self.len));
+                    head.copy_from_slice(&shard[..head.len()]);
+                    rest.fill(0);
+                }
             }
         }
     }
 
-    /// The bytes of parity `parity_index`; empty if the group has no such parity.
+    /// The bytes of parity `parity_index`; empty if the group has no such parity, or none of the shards it
+    /// covers was added.
     #[must_use]
     #[inline]
     pub fn payload(&self, parity_index: usize) -> &[u8] {
-        if parity_index >= self.parity_count {
+        if parity_index >= self.parity_count || self.begun & 1 << parity_index == 0 {
             return &[];
         }
         let start = parity_index * self.shard_len_max;
@@ -106,7 +119,9 @@ mod tests {
         assert_eq!(parity.begin(9, 9), 2);
         parity.accumulate(0, &[1; 9]);
         assert_eq!(parity.payload(0), [1; 4]);
-        assert_eq!(parity.payload(1), [0; 4]);
+        assert_eq!(parity.payload(1), [0u8; 0]);
+        parity.accumulate(1, &[2; 3]);
+        assert_eq!(parity.payload(1), [2, 2, 2, 0]);
         assert_eq!(parity.payload(2), [0u8; 0]);
         let mut none = Parity::new(Code::Xor, 0, 0);
         assert_eq!(none.begin(3, 3), 0);

@@ -1,8 +1,8 @@
 //! Exclusive or over byte strings, and what it recovers.
 
-/// A part of a shard: where it lies in the shard, and its bytes. A receiver that does not hold a body in
-/// one piece (the payload lies in the frame buffer, the fields before and after it elsewhere) hands in its
-/// pieces one by one.
+/// A part of a shard: where it lies in the shard, and its bytes. A receiver that does not hold a body
+/// in one piece (the payload lies in the frame buffer, the fields before and after it elsewhere) hands
+/// in its pieces one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
     /// Offset in the shard, in bytes.
@@ -11,10 +11,11 @@ pub struct Piece<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Adds `bytes` to the start of `sum` by exclusive or. Whatever of `bytes` lies beyond `sum` is ignored.
+/// Adds `bytes` to the start of `sum` by exclusive or. Whatever of `bytes` lies beyond `sum` is
+/// ignored.
 ///
-/// Works on machine words: the compiler turns the loop into vector instructions where they exist, and it
-/// stays fast where it does not optimise that far.
+/// Works on machine words: the compiler turns the loop into vector instructions where they exist, and
+/// it stays fast where it does not optimise that far.
 #[inline]
 pub fn xor_into(sum: &mut [u8], bytes: &[u8]) {
     let len = sum.len().min(bytes.len());
@@ -29,9 +30,9 @@ pub fn xor_into(sum: &mut [u8], bytes: &[u8]) {
 }
 
 /// Turns `parity` into the one shard that it covers and that is not among `present`, the pieces of all
-/// other shards it covers. The shard is padded with zeros to the length of the parity; cut it to its own
-/// length. Pieces beyond the end of the parity are ignored: a peer that lies about lengths gets a wrong
-/// shard back, nothing worse.
+/// other shards it covers. The shard is padded with zeros to the length of the parity; cut it to its
+/// own length. Pieces beyond the end of the parity are ignored: a peer that lies about lengths gets a
+/// wrong shard back, nothing worse.
 pub fn recover<'a>(parity: &mut [u8], present: impl IntoIterator<Item = Piece<'a>>) {
     for piece in present {
         if let Some(sum) = parity.get_mut(piece.at..) {

@@ -137,7 +137,11 @@ impl VideoReceiver {
     pub fn on_packet(&mut self, now: Timestamp, id: PacketId) {
         match self.window.arrive(now, id.0) {
             Arrival::InOrder => {}
-            Arrival::Gap { first } => self.repair.on_gap(now, first, id.0),
+            Arrival::Gap { first } => {
+                let remembered = first.max(id.0.saturating_sub(self.window.capacity()));
+                self.counters.missing_untracked += remembered - first;
+                self.repair.on_gap(now, remembered, id.0);
+            }
             Arrival::Late => self.counters.reordered += 1,
             Arrival::Ignored => return,
         }
@@ -193,12 +197,7 @@ impl VideoReceiver {
     /// than `out` holds.
     pub fn poll_nack(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
         self.notice_lost_tail(now);
-        let asked = self.scan(now, out);
-        let counted = self.repair.counters;
-        self.counters.nacks = counted.asked;
-        self.counters.nacks_given_up = counted.given_up;
-        self.counters.missing_untracked = counted.untracked;
-        asked
+        self.scan(now, out)
     }
 
     /// What to ask the encoder for now. Call until it returns `None`.
@@ -424,7 +423,7 @@ impl VideoReceiver {
                 let member = self.window.slot(id)?.anchor()?;
                 let same = member.frame == at.frame && member.slice == at.slice;
                 // Consecutive ids are consecutive chunks within a group.
-                same.then(|| (id + u64::from(at.chunk)).checked_sub(u64::from(member.chunk)))?
+                same.then(|| id.checked_add(at.chunk.into())?.checked_sub(member.chunk.into()))?
             });
             let Some(original) = original.filter(|id| stripe.group().contains(id)) else { continue };
             if self.window.slot(original).is_some_and(window::Slot::is_missing) {
@@ -456,7 +455,13 @@ impl VideoReceiver {
     }
 
     fn scan(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
-        self.repair.scan(now, &mut self.window, &mut self.frames, &self.playout, &self.round_trip, out)
+        let asked =
+            self.repair.scan(now, &mut self.window, &mut self.frames, &self.playout, &self.round_trip, out);
+        let counted = core::mem::take(&mut self.repair.counters);
+        self.counters.nacks += counted.asked;
+        self.counters.nacks_given_up += counted.given_up;
+        self.counters.missing_untracked += counted.untracked;
+        asked
     }
 
     /// The slice that was being received last, if its end has not come and was not missed yet: its newest

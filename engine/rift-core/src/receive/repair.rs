@@ -142,7 +142,8 @@ impl Repair {
                     Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => false,
                     Verdict::Wanted { low, high, deadline } => {
                         let patience = window.reorder_us();
-                        let wait = if missing.tries == 0 { patience } else { round_trip.retry_us() };
+                        let wait =
+                            if missing.tries == 0 { patience } else { retry_us(missing.tries, round_trip) };
                         let since = if missing.tries == 0 { missing.noticed } else { missing.asked_at };
                         if !passed(now, since, wait) {
                             self.due = self.due.min(since.plus_micros(wait));
@@ -165,7 +166,7 @@ impl Repair {
                             }
                             missing.tries += 1;
                             missing.asked_at = now;
-                            self.due = self.due.min(now.plus_micros(round_trip.retry_us()));
+                            self.due = self.due.min(now.plus_micros(retry_us(missing.tries, round_trip)));
                             self.extend_reach(low, high);
                             note_asked(window.next_id(), low, high, frames);
                             true
@@ -199,6 +200,13 @@ impl Repair {
         let (l, h) = self.reach.unwrap_or((low, high));
         self.reach = Some((l.min(low), h.max(high)));
     }
+}
+
+/// After how long to ask again for what was asked for `tries` times. Where even the second request came to
+/// nothing the frame is at stake: requests overlap from then on.
+fn retry_us(tries: u8, round_trip: &RoundTrip) -> u64 {
+    let once = round_trip.retry_us();
+    if tries < 2 { once } else { once / 2 }
 }
 
 type Anchor = Option<(u64, Position)>;

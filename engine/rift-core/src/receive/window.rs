@@ -370,6 +370,7 @@ impl PacketWindow {
 
     /// Reordering is bursty: grows at once, shrinks slowly.
     fn learn_reordering(&mut self, late_us: u64) {
+        let late_us = late_us.min(REORDER_MAX_US);
         let wanted = (late_us + late_us / 4).clamp(REORDER_MIN_US, REORDER_MAX_US);
         if wanted > self.reorder_us {
             self.reorder_us = wanted;

@@ -6,13 +6,14 @@ use crate::wire::{DEFAULT_DATAGRAM_LEN, MAX_DATAGRAM_LEN, TRANSPORT_OVERHEAD};
 
 /// The smallest datagram worth cutting video into, in bytes.
 const DATAGRAM_LEN_MIN: usize = 512;
-/// The largest payload of a UDP datagram over IPv4, which is also the most that one segmented send carries.
+/// The largest payload of a UDP datagram over IPv4, which is also the most that one segmented send
+/// carries.
 const SEGMENTED_SEND_MAX: usize = 65_507;
 /// The largest group: [`FecPacket::OVERHEAD_MAX`] counts on it, and the work to recover grows with it.
 const GROUP_MAX: usize = 64;
 
-/// What a [`VideoSender`](super::VideoSender) is built with. Values out of range are moved to the nearest
-/// one that works.
+/// What a [`VideoSender`](super::VideoSender) is built with. Values out of range are moved to the
+/// nearest one that works.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SenderConfig {
     /// Length of a full datagram, headers and tag of RIFT included, in bytes.
@@ -25,8 +26,8 @@ pub struct SenderConfig {
     pub frame_bytes_max: usize,
     /// Most slices in a frame.
     pub slices_max: usize,
-    /// Packets whose content is remembered, so that the peer can name them as lost. Rounded up to a power
-    /// of two.
+    /// Packets whose content is remembered, so that the peer can name them as lost. Rounded up to a
+    /// power of two.
     pub history_packets: usize,
     /// Most packets waiting to be sent again.
     pub retransmissions_max: usize,

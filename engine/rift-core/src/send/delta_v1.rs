@@ -1,12 +1,13 @@
 //! `delta-v1`: DELTA 1.1 as published (RIFT section 6), rule for rule.
 //!
-//! Owns the target bitrate, frame rate and parity ratio that follow from round trip times and loss. Never
-//! touches packets. Invariant: bitrate, frame rate and parity stay between their bounds whatever is put in.
+//! Owns the target bitrate, frame rate and parity ratio that follow from round trip times and loss.
+//! Never touches packets. Invariant: bitrate, frame rate and parity stay between their bounds whatever
+//! is put in.
 //!
-//! The published text counts in samples: each call of [`DeltaV1::on_rtt`] is one. It leaves open, and this
-//! is chosen here: the bounds of the bitrate, the steps of the frame rate, the least parity and how
-//! fast parity decays to it. An action belongs to the state that a sample leads to, so the first sample over the
-//! limit already lowers the bitrate.
+//! The published text counts in samples: each call of [`DeltaV1::on_rtt`] is one. It leaves open, and
+//! this is chosen here: the bounds of the bitrate, the steps of the frame rate, the least parity and
+//! how fast parity decays to it. An action belongs to the state that a sample leads to, so the first
+//! sample over the limit already lowers the bitrate.
 
 use crate::{Bitrate, Timestamp};
 
@@ -247,8 +248,8 @@ impl WindowedMin {
         Self { buckets: [(u64::MAX, u64::MAX); BUCKETS as usize + 1] }
     }
 
-    /// Takes in a value and returns the least. Values from a future that a clock set back has taken away
-    /// do not count.
+    /// Takes in a value and returns the least. Values from a future that a clock set back has taken
+    /// away do not count.
     fn insert(&mut self, now: Timestamp, value: u64) -> u64 {
         let number = now.as_micros() / BUCKET_US;
         let bucket = &mut self.buckets[(number % (BUCKETS + 1)) as usize];

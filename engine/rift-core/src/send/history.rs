@@ -3,34 +3,39 @@
 use super::frame_store::ChunkRef;
 use crate::PacketId;
 
+/// The last id; a session ends long before it.
+const NO_PACKET: PacketId = PacketId(u64::MAX);
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     packet_id: PacketId,
     chunk: ChunkRef,
 }
 
-/// The content of the newest video packets by packet id: a ring in which a packet replaces the one as many
-/// ids older as the ring is long. An id that is not found carried something else or is too old.
+/// The content of the newest video packets by packet id: a ring in which a packet replaces the one as
+/// many ids older as the ring is long. An id that is not found carried something else or is too old.
 #[derive(Debug)]
 pub(super) struct PacketHistory {
-    entries: Box<[Option<Entry>]>,
+    entries: Box<[Entry]>,
     mask: u64,
 }
 
 impl PacketHistory {
     /// Remembers `packets`, a power of two.
     pub(super) fn new(packets: usize) -> Self {
-        Self { entries: vec![None; packets].into_boxed_slice(), mask: packets as u64 - 1 }
+        let chunk = ChunkRef { slot: 0, slice: 0, serial: 0, chunk: 0 };
+        let nothing = Entry { packet_id: NO_PACKET, chunk };
+        Self { entries: vec![nothing; packets].into_boxed_slice(), mask: packets as u64 - 1 }
     }
 
     #[inline]
     pub(super) fn record(&mut self, packet_id: PacketId, chunk: ChunkRef) {
-        self.entries[(packet_id.0 & self.mask) as usize] = Some(Entry { packet_id, chunk });
+        self.entries[(packet_id.0 & self.mask) as usize] = Entry { packet_id, chunk };
     }
 
     pub(super) fn chunk(&self, packet_id: PacketId) -> Option<ChunkRef> {
-        let entry = self.entries[(packet_id.0 & self.mask) as usize]?;
-        (entry.packet_id == packet_id).then_some(entry.chunk)
+        let entry = self.entries[(packet_id.0 & self.mask) as usize];
+        (entry.packet_id == packet_id && packet_id != NO_PACKET).then_some(entry.chunk)
     }
 }
 

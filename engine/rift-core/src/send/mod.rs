@@ -1,11 +1,11 @@
 //! The sending side of video: from encoded slices to the plaintext bodies of packets.
 //!
-//! Owns the encoded frames for as long as a packet of them may have to be sent again, the cut into chunks
-//! and error correction groups, parity, the order in which packets leave, pacing, and the answer to
-//! packets that were lost; beside it the rate control profile `delta-v1`. Never seals, addresses or sends
-//! anything, never reads a clock. Invariants: after construction nothing allocates; the data packets of a
-//! group have consecutive ids; a newer frame never waits behind a stale one; what leaves is bounded by
-//! the pacing rate, retransmissions included.
+//! Owns the encoded frames for as long as a packet of them may have to be sent again, the cut into
+//! chunks and error correction groups, parity, the order in which packets leave, pacing, and the answer
+//! to packets that were lost; beside it the rate control profile `delta-v1`. Never seals, addresses or
+//! sends anything, never reads a clock. Invariants: after construction nothing allocates; the data
+//! packets of a group have consecutive ids; a newer frame never waits behind a stale one; what leaves
+//! is bounded by the pacing rate, retransmissions included.
 
 mod config;
 mod counters;
@@ -35,8 +35,8 @@ pub struct SliceMeta {
     pub last_slice: bool,
     /// The frame is decodable without any other.
     pub keyframe: bool,
-    /// The newest frame that this one predicts from. `None` for a keyframe, or where the encoder does not
-    /// say: then the frame before is taken to be needed.
+    /// The newest frame that this one predicts from. `None` for a keyframe, or where the encoder does
+    /// not say: then the frame before is taken to be needed.
     pub reference: Option<FrameId>,
     /// When the frame was captured, host clock.
     pub timestamp: Timestamp,
@@ -57,8 +57,8 @@ pub enum BatchKind {
     Retransmission,
 }
 
-/// A run of packets that can leave as one segmented send: all bodies have one length but the last, which
-/// may be shorter. They must be sealed with consecutive packet ids.
+/// A run of packets that can leave as one segmented send: all bodies have one length but the last,
+/// which may be shorter. They must be sealed with consecutive packet ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// How many bodies to take from [`VideoSender::write_body`].

@@ -8,9 +8,9 @@ const RATE_MIN: Bitrate = Bitrate::from_mbps(1);
 /// Spaces bursts, not packets.
 ///
 /// The state is one point in time: when everything sent so far would have passed a link of the pacing
-/// rate. The first burst of a frame leaves as long as less than a burst is still on that link, so frames
-/// up to `burst_bytes_max` never wait inside and hardly before; each further burst of a long frame waits
-/// until the link is empty.
+/// rate. The first burst of a frame leaves as long as less than a burst is still on that link, so
+/// frames up to `burst_bytes_max` never wait inside and hardly before; each further burst of a long
+/// frame waits until the link is empty.
 #[derive(Debug)]
 pub(super) struct Pacer {
     rate: Bitrate,

@@ -3,8 +3,9 @@
 use super::frame_store::ChunkRef;
 use std::collections::VecDeque;
 
-/// Of the bytes that leave for the first time, this fraction is added to the budget: a quarter covers any
-/// loss that a stream survives, and keeps a peer that reports everything as lost from doubling the load.
+/// Of the bytes that leave for the first time, this fraction is added to the budget: a quarter covers
+/// any loss that a stream survives, and keeps a peer that reports everything as lost from doubling the
+/// load.
 const BUDGET_SHARE: u64 = 4;
 
 /// Chunks waiting to leave again, and the budget they are taken from.

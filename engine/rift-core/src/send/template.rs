@@ -1,10 +1,10 @@
 //! The fields around the payload of a media message, encoded once per batch.
 //!
-//! The packets of a batch must all have one length so that they can leave as one segmented send, and the
-//! Protocol Buffers encoding of a counter gets longer as it grows and vanishes at 0. So the counter is always
-//! written, in as many bytes as its largest value takes. Parsers take a varint with leading zeros and a field
-//! that holds its default; everything else is as the generic encoder writes it. What is left to do for a
-//! packet is three copies and the counter.
+//! The packets of a batch must all have one length so that they can leave as one segmented send, and
+//! the Protocol Buffers encoding of a counter gets longer as it grows and vanishes at 0. So the counter
+//! is always written, in as many bytes as its largest value takes. Parsers take a varint with leading
+//! zeros and a field that holds its default; everything else is as the generic encoder writes it. What
+//! is left to do for a packet is three copies and the counter.
 
 use crate::message::field::{Writer, bytes_field_len, varint_field_len, varint_len};
 use crate::message::{FecPacket, ShardLengths, VideoChunk};
@@ -31,6 +31,7 @@ pub(super) struct Template {
     counter_at: usize,
     counter_len: usize,
     payload_len: usize,
+    /// At the end, not the start: see [`write`](Self::write).
     tail: [u8; TAIL_MAX],
     tail_len: usize,
 }
@@ -47,8 +48,8 @@ impl Template {
         tail_len: 0,
     };
 
-    /// For the chunks of a slice with payloads of `payload_len` bytes. The index and payload of `fields` do
-    /// not matter.
+    /// For the chunks of a slice with payloads of `payload_len` bytes. The index and payload of
+    /// `fields` do not matter.
     pub(super) fn chunk(fields: &VideoChunk<'_>, payload_len: usize) -> Self {
         let counter_len = index_len(fields.chunk_count);
         let content = chunk_content_len(fields, payload_len, counter_len);
@@ -70,11 +71,12 @@ impl Template {
         w.varint_field(101, fields.last_slice.into());
         w.varint_field(102, fields.reference_distance.into());
         t.tail_len = w.len();
+        t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
     }
 
-    /// For the parity packets of a group whose shards have regular lengths. The index and payload of `fields` do
-    /// not matter.
+    /// For the parity packets of a group whose shards have regular lengths. The index and payload of
+    /// `fields` do not matter.
     pub(super) fn parity(fields: &FecPacket<'_>, each: u32, last: u32, payload_len: usize) -> Self {
         let counter_len = index_len(fields.parity_count);
         let lengths = varint_len(each.into()) + varint_len(last.into());
@@ -104,6 +106,7 @@ impl Template {
         w.varint_field(100, fields.parity_count.into());
         w.varint_field(101, fields.frame_id.0);
         t.tail_len = w.len();
+        t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
     }
 
@@ -112,8 +115,8 @@ impl Template {
         self.head_len + self.payload_len + self.tail_len
     }
 
-    /// Writes the body with `counter` and `payload` to the start of `out` and returns its length, or `None` if `out` is
-    /// too short or the payload has another length.
+    /// Writes the body with `counter` and `payload` to the start of `out` and returns its length, or
+    /// `None` if `out` is too short or the payload has another length.
     #[inline]
     pub(super) fn write(&self, counter: u32, payload: &[u8], out: &mut [u8]) -> Option<usize> {
         let len = self.body_len();
@@ -121,17 +124,26 @@ impl Template {
         if payload.len() != self.payload_len {
             return None;
         }
-        let (head, rest) = out.split_at_mut(self.head_len);
-        let (middle, tail) = rest.split_at_mut(self.payload_len);
-        head.copy_from_slice(&self.head[..self.head_len]);
-        write_counter(&mut head[self.counter_at..self.counter_at + self.counter_len], counter);
-        middle.copy_from_slice(payload);
-        tail.copy_from_slice(&self.tail[..self.tail_len]);
+        let payload_end = len - self.tail_len;
+        if let Some((head, rest)) = out.split_first_chunk_mut::<HEAD_MAX>()
+            && let Some((_, tail)) = rest.split_last_chunk_mut::<TAIL_MAX>()
+        {
+            // Copies of constant length are a few instructions, others a call. What they write too much
+            // lies where the payload comes.
+            *head = self.head;
+            *tail = self.tail;
+        } else {
+            out[..self.head_len].copy_from_slice(&self.head[..self.head_len]);
+            out[payload_end..].copy_from_slice(&self.tail[TAIL_MAX - self.tail_len..]);
+        }
+        write_counter(&mut out[self.counter_at..self.counter_at + self.counter_len], counter);
+        out[self.head_len..payload_end].copy_from_slice(payload);
         Some(len)
     }
 }
 
-/// Length of the body of a chunk with a payload of `payload_len` bytes, as [`Template::chunk`] makes it.
+/// Length of the body of a chunk with a payload of `payload_len` bytes, as [`Template::chunk`] makes
+/// it.
 pub(super) fn chunk_body_len(fields: &VideoChunk<'_>, payload_len: usize) -> usize {
     let content = chunk_content_len(fields, payload_len, index_len(fields.chunk_count));
     bytes_field_len(MESSAGE_MEDIA, bytes_field_len(MEDIA_VIDEO, content))

@@ -3,6 +3,8 @@
 //! Owns no memory: it fills and reads byte arrays. Invariant: IPv4-mapped IPv6 addresses exist only on the
 //! kernel's side of this module; its callers see plain IPv4.
 
+#![forbid(unsafe_code)]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// Bytes of the larger of the two, `sockaddr_in6`.

@@ -1,5 +1,7 @@
 //! Why a UDP transport could not be opened, in words that say what to do about it.
 
+#![forbid(unsafe_code)]
+
 use std::io;
 use std::net::SocketAddr;
 

@@ -1,5 +1,7 @@
 //! A value alone on its cache lines.
 
+#![forbid(unsafe_code)]
+
 use std::ops::Deref;
 
 /// Keeps what two threads write apart. 128 bytes: the adjacent-line prefetcher of x86 works on pairs of lines.

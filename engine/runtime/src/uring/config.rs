@@ -1,5 +1,7 @@
 //! How a ring transport is configured, and the one place where its pools are sized.
 
+#![forbid(unsafe_code)]
+
 use std::net::SocketAddr;
 
 use crate::socket::OpenError;
@@ -32,9 +34,8 @@ pub struct UringUdpConfig {
 impl UringUdpConfig {
     /// A sleeping transport for one core with the default pools:
     ///
-    /// * 64 receive buffers (4 MiB): 64 GRO batches, or 64 lone datagrams, between two turns. More do not
-    ///   help: they are used in turn, so a larger ring only falls out of the cache, and what does not fit
-    ///   waits in the socket.
+    /// * 64 receive buffers (4 MiB): what one turn can bring when lone datagrams arrive. Of full GRO batches a turn
+    ///   brings 4, in buffers that stay in the cache. What does not fit waits in the socket.
     /// * 32 send slots (2 MiB): a frame of 1 MB with 20 % parity is 20 slots of 54 datagrams, and the next
     ///   frame may be cut while they are in flight.
     /// * 4 MiB of queue in the kernel each way: 3 ms at 10 Gbit/s, which covers a thread that was not

@@ -52,6 +52,11 @@ const KIND: u64 = !0 << 32;
 const RECEIVE_FAILURES_MAX: u32 = 64;
 
 /// UDP on the calling thread's own `io_uring`. Neither `Send` nor `Sync`: open it on the thread that turns it.
+///
+/// ```compile_fail,E0277
+/// fn send<T: Send>() {}
+/// send::<wavry_runtime::uring::UringUdp>();
+/// ```
 pub struct UringUdp {
     // Dropped first: closing the ring ends the kernel's use of everything below.
     ring: IoUring,
@@ -417,7 +422,10 @@ fn on_receive(
         rx.on_unused(buffer);
     }
     match -completion.result() {
-        libc::ENOBUFS => counters.receive_enobufs += 1,
+        libc::ENOBUFS => {
+            counters.receive_enobufs += 1;
+            rx.on_dry();
+        }
         libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
         errno => {
             // An ICMP error of an earlier send, for instance. A socket that only fails is broken.

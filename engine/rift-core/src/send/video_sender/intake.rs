@@ -32,8 +32,8 @@ impl VideoSender {
         Ok(())
     }
 
-    /// Frees the slot of the oldest frame. If that has not left, it has waited for as many frames as there are
-    /// slots: it is given up, and this frame goes on without it only if it can.
+    /// Frees the slot of the oldest frame. If that has not left, it has waited for as many frames as
+    /// there are slots: it is given up, and this frame goes on without it only if it can.
     fn evict_and_lease(&mut self, now: Timestamp, meta: &SliceMeta) -> Option<u16> {
         let oldest = self.store.oldest()?;
         if self.queue.iter().any(|q| q.slot == oldest) {
@@ -103,7 +103,8 @@ impl VideoSender {
         }
     }
 
-    /// Gives up the queued frames newer than `keep`, or all; returns the oldest of them and their number.
+    /// Gives up the queued frames newer than `keep`, or all; returns the oldest of them and their
+    /// number.
     fn drop_queued(&mut self, keep: Option<FrameId>) -> Option<(FrameId, u64)> {
         let dropped = |q: &QueuedSlice| keep.is_none_or(|k| q.frame_id > k);
         let first = self.queue.iter().find(|q| dropped(q))?.frame_id;

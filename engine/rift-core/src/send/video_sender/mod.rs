@@ -22,10 +22,10 @@ const PPM: u32 = 1_000_000;
 
 /// Cuts slices into packets, protects, paces and repeats them.
 ///
-/// A caller submits slices as the encoder makes them, and then takes batches until there is none:
-/// each [`next_batch`](Self::next_batch) is followed by as many [`write_body`](Self::write_body), every body sealed under the
-/// next packet id, before anything else is sealed and before any other input. When there is no batch,
-/// [`poll_timeout`](Self::poll_timeout) says when to ask again.
+/// A caller submits slices as the encoder makes them, and then takes batches until there is none: each
+/// [`next_batch`](Self::next_batch) is followed by as many [`write_body`](Self::write_body), every body
+/// sealed under the next packet id, before anything else is sealed and before any other input. When
+/// there is no batch, [`poll_timeout`](Self::poll_timeout) says when to ask again.
 #[derive(Debug)]
 pub struct VideoSender {
     body_max: usize,
@@ -145,14 +145,14 @@ impl VideoSender {
         sender
     }
 
-    /// Takes in a slice, with one copy. With the first slice of a frame, queued frames that this one does
-    /// not need, or that have waited too long, are given up first.
+    /// Takes in a slice, with one copy. With the first slice of a frame, queued frames that this one
+    /// does not need, or that have waited too long, are given up first.
     ///
     /// # Errors
-    /// Nothing of the slice is kept. `Stale`: the frame is older than the newest, was given up, or predicts
-    /// from one that was. `Unexpected`: slices out of order. `Duplicate`: the slice was submitted before.
-    /// `NoRoom`: the frame is larger than the sender was built for and is given up. `Malformed`: an empty
-    /// slice, or a reference that is not older than its frame.
+    /// Nothing of the slice is kept. `Stale`: the frame is older than the newest, was given up, or
+    /// predicts from one that was. `Unexpected`: slices out of order. `Duplicate`: the slice was
+    /// submitted before. `NoRoom`: the frame is larger than the sender was built for and is given up.
+    /// `Malformed`: an empty slice, or a reference that is not older than its frame.
     pub fn submit_slice(&mut self, now: Timestamp, meta: &SliceMeta, data: &[u8]) -> Result<(), DropReason> {
         if data.is_empty() || meta.reference.is_some_and(|r| r >= meta.frame_id) {
             return Err(DropReason::Malformed);
@@ -184,8 +184,8 @@ impl VideoSender {
         Ok(())
     }
 
-    /// The next packets to leave, or `None` if there are none or pacing holds them back. The rest of a batch
-    /// whose bodies were not all written comes again.
+    /// The next packets to leave, or `None` if there are none or pacing holds them back. The rest of a
+    /// batch whose bodies were not all written comes again.
     pub fn next_batch(&mut self, now: Timestamp) -> Option<Batch> {
         if let Some(active) = &self.active {
             if active.written < active.batch.count {
@@ -204,8 +204,8 @@ impl VideoSender {
         Some(batch)
     }
 
-    /// Writes the next body of the current batch to the start of `out` and returns its length. 0 if there
-    /// is none left or `out` is too short for it.
+    /// Writes the next body of the current batch to the start of `out` and returns its length. 0 if
+    /// there is none left or `out` is too short for it.
     #[inline]
     pub fn write_body(&mut self, packet_id: PacketId, out: &mut [u8]) -> usize {
         let Some(active) = self.active else { return 0 };
@@ -236,8 +236,8 @@ impl VideoSender {
         len
     }
 
-    /// The peer misses these packets. Their chunks are queued to leave again before anything new, unless
-    /// that would not help or be too much; [`counters`](Self::counters) say which.
+    /// The peer misses these packets. Their chunks are queued to leave again before anything new,
+    /// unless that would not help or be too much; [`counters`](Self::counters) say which.
     pub fn on_nack(&mut self, now: Timestamp, ids: impl Iterator<Item = PacketId>) {
         for id in ids {
             self.counters.nacked += 1;
@@ -253,8 +253,8 @@ impl VideoSender {
         }
     }
 
-    /// The peer has decoded or shown `frame`, so that nothing of it or any older frame is needed again. A frame
-    /// that has not left whole is not believed.
+    /// The peer has decoded or shown `frame`, so that nothing of it or any older frame is needed again.
+    /// A frame that has not left whole is not believed.
     pub fn on_frame_acked(&mut self, frame: FrameId) {
         if self.last_whole.is_some_and(|whole| frame <= whole) {
             self.store.release_until(frame);
@@ -278,8 +278,8 @@ impl VideoSender {
         self.dropped.take()
     }
 
-    /// Sets the rate at which bursts follow each other. Not the target rate of the encoder, but what the path is
-    /// trusted to take in a short time; at least 1 Mbit/s.
+    /// Sets the rate at which bursts follow each other. Not the target rate of the encoder, but what
+    /// the path is trusted to take in a short time; at least 1 Mbit/s.
     pub fn set_rate(&mut self, pacing: Bitrate) {
         self.pacer.set_rate(pacing);
     }

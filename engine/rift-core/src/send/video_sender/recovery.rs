@@ -60,8 +60,8 @@ impl VideoSender {
         if arrives_us > self.retransmit_us_max {
             return Err(NackRefusal::Late);
         }
-        // A report that crossed the retransmission on its way. One eighth less, because a round trip may
-        // be shorter than the smoothed one.
+        // A report that crossed the retransmission on its way. One eighth less, because a round trip
+        // may be shorter than the smoothed one.
         let repeat_us = (self.rtt_us - self.rtt_us / 8).max(RTT_US_MIN);
         let resent_at = self.store.resent_at(chunk).ok_or(NackRefusal::Stale)?;
         if *resent_at != Timestamp::NEVER && now < resent_at.plus_micros(repeat_us) {

@@ -1,0 +1,350 @@
+//! What is asked for again, when, and what is asked of the encoder when that is not enough.
+
+use rift_core::receive::{ReceiverConfig, RecoveredBy, RecoveryRequest, VideoReceiver};
+use rift_core::{FrameId, PacketId, Timestamp};
+
+use crate::packetiser::{FrameSpec, Packet, Packetiser, deliver, picture};
+
+const RTT: u64 = 20_000;
+/// Longer than any patience with reordering at the start.
+const PATIENCE: u64 = 600;
+
+fn at(us: u64) -> Timestamp {
+    Timestamp::from_micros(us)
+}
+
+struct Rig {
+    receiver: VideoReceiver,
+    sender: Packetiser,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let mut receiver =
+            VideoReceiver::new(&ReceiverConfig { frame_bytes_max: 64 << 10, ..Default::default() });
+        receiver.set_rtt(RTT, 0);
+        Self { receiver, sender: Packetiser::new(1000, 48, 0) }
+    }
+
+    fn packets(&mut self, spec: FrameSpec, len: usize) -> Vec<Packet> {
+        self.sender.frame(spec, &[picture(spec.id, 0, len)])
+    }
+
+    /// Gives a frame's packets but those at the positions in `lost`.
+    fn frame(&mut self, us: u64, spec: FrameSpec, len: usize, lost: &[usize]) -> Vec<PacketId> {
+        let packets = self.packets(spec, len);
+        for (_, packet) in packets.iter().enumerate().filter(|(i, _)| !lost.contains(i)) {
+            deliver(&mut self.receiver, at(us), packet).unwrap();
+        }
+        packets.iter().map(|p| p.id).collect()
+    }
+
+    fn nacks(&mut self, us: u64) -> Vec<u64> {
+        let mut out = [PacketId(0); 64];
+        let count = self.receiver.poll_nack(at(us), &mut out);
+        out[..count].iter().map(|id| id.0).collect()
+    }
+
+    fn resend(&mut self, us: u64, id: PacketId) {
+        let packet = self.sender.resend(id).unwrap();
+        let _ = deliver(&mut self.receiver, at(us), &packet);
+    }
+
+    /// Frames handed out, and whether they are to be shown.
+    fn drain(&mut self, us: u64) -> Vec<(u64, bool)> {
+        let mut frames = Vec::new();
+        while let Some(slice) = self.receiver.poll_slice(at(us)) {
+            frames.extend(slice.last.then_some((slice.frame_id.0, slice.show)));
+        }
+        frames
+    }
+}
+
+fn invalidate(last_valid: u64) -> Option<RecoveryRequest> {
+    Some(RecoveryRequest::InvalidateReference { last_valid: FrameId(last_valid) })
+}
+
+#[test]
+fn a_gap_is_asked_for_once_patience_ends_and_again_after_a_quarter_more_than_a_round_trip() {
+    let mut rig = Rig::new();
+    let ids = rig.frame(0, FrameSpec::keyframe(0), 10_000, &[3, 4]);
+    let lost = vec![ids[3].0, ids[4].0];
+    assert_eq!(rig.nacks(0), []);
+    let first = rig.receiver.poll_timeout();
+    assert_eq!(first, at(500));
+    assert_eq!(rig.nacks(499), []);
+    assert_eq!(rig.nacks(500), lost);
+    assert_eq!(rig.receiver.poll_timeout(), at(500 + 25_000));
+    assert_eq!(rig.nacks(500 + 24_999), []);
+    rig.resend(20_600, ids[3]);
+    assert_eq!(rig.nacks(500 + 25_000), [ids[4].0], "only what is still missing");
+    rig.resend(46_000, ids[4]);
+    let slice = rig.receiver.poll_slice(at(46_000)).unwrap();
+    assert_eq!(slice.recovered, RecoveredBy::Retransmission);
+    assert_eq!(slice.data, picture(0, 0, 10_000));
+    assert_eq!(rig.nacks(80_000), []);
+    assert_eq!(rig.receiver.counters().chunks_resent, 2);
+    assert_eq!(rig.receiver.counters().nacks, 3);
+}
+
+#[test]
+fn nothing_is_asked_for_that_cannot_arrive_before_the_deadline() {
+    let mut rig = Rig::new();
+    rig.receiver.set_rtt(120_000, 0);
+    rig.frame(0, FrameSpec::keyframe(0), 10_000, &[3]);
+    assert_eq!(rig.nacks(PATIENCE), []);
+    assert_eq!(rig.receiver.counters().nacks_given_up, 1);
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 10_000, &[3]);
+    let asked: Vec<u64> = (0..300_000).step_by(100).filter(|&us| !rig.nacks(us).is_empty()).collect();
+    // From the third time on in half the time; after 80 ms a resend would be late.
+    assert_eq!(asked, [500, 25_500, 38_000, 50_500, 63_000, 75_500]);
+}
+
+#[test]
+fn the_lost_tail_of_a_slice_is_noticed_without_a_later_packet() {
+    let mut rig = Rig::new();
+    let ids = rig.frame(1_000, FrameSpec::keyframe(0), 10_000, &[8, 9]);
+    assert_eq!(rig.nacks(1_000), []);
+    let due = rig.receiver.poll_timeout();
+    assert!(due > at(1_000) && due <= at(4_000), "{due:?}");
+    rig.receiver.handle_timeout(due);
+    assert_eq!(rig.nacks(due.as_micros()), [ids[8].0, ids[9].0]);
+    rig.resend(22_000, ids[9]);
+    rig.resend(22_000, ids[8]);
+    assert_eq!(rig.drain(22_000), [(0, true)]);
+    // The ids that were only expected are used by what is sent next, and that is no loss.
+    rig.frame(23_000, FrameSpec::after(1, 1), 5_000, &[]);
+    assert_eq!(rig.drain(23_000), [(1, true)]);
+    assert_eq!(rig.nacks(60_000), []);
+}
+
+#[test]
+fn a_frame_of_which_nothing_came_is_asked_for() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(0), [(0, true)]);
+    let lost = rig.packets(FrameSpec::after(1, 1), 3_000);
+    rig.frame(16_000, FrameSpec::after(2, 1), 3_000, &[]);
+    assert_eq!(rig.drain(16_000), []);
+    let ids: Vec<u64> = lost.iter().map(|p| p.id.0).collect();
+    assert_eq!(rig.nacks(16_000 + PATIENCE), ids);
+    assert_eq!(rig.receiver.poll_request(at(16_000 + PATIENCE)), None, "it may still come");
+    for packet in &lost {
+        rig.resend(37_000, packet.id);
+    }
+    assert_eq!(rig.drain(37_000), [(1, false), (2, true)], "the next frame is due already");
+}
+
+#[test]
+fn lost_packets_that_held_no_video_are_not_asked_for() {
+    let mut rig = Rig::new();
+    rig.sender.parity_percent = 20;
+    let packets = rig.packets(FrameSpec::keyframe(0), 10_000);
+    let sound = rig.sender.skip_id();
+    let next = rig.packets(FrameSpec::after(1, 1), 3_000);
+    for packet in packets.iter().filter(|p| !p.is_parity).chain(&next) {
+        deliver(&mut rig.receiver, at(0), packet).unwrap();
+    }
+    assert!(packets.iter().any(|p| p.is_parity) && sound.0 > 0);
+    assert_eq!(rig.nacks(PATIENCE), []);
+    assert_eq!(rig.drain(PATIENCE), [(0, false), (1, true)]);
+}
+
+#[test]
+fn reordering_within_the_learned_patience_asks_for_nothing() {
+    let mut rig = Rig::new();
+    let packets = rig.packets(FrameSpec::keyframe(0), 10_000);
+    let order = [0, 1, 3, 2, 6, 5, 4, 9, 8, 7];
+    for (n, &i) in order.iter().enumerate() {
+        deliver(&mut rig.receiver, at(n as u64 * 50), &packets[i]).unwrap();
+        assert_eq!(rig.nacks(n as u64 * 50), []);
+    }
+    assert_eq!(rig.drain(500), [(0, true)]);
+    assert_eq!(rig.receiver.counters().reordered, 5);
+    assert_eq!(rig.receiver.report(at(500)).lost_packets, 0);
+}
+
+#[test]
+fn a_frame_that_was_never_sent_is_met_by_reference_invalidation_then_by_a_keyframe() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    rig.frame(16_000, FrameSpec::after(1, 1), 3_000, &[]);
+    assert_eq!(rig.drain(16_000), [(0, false), (1, true)]);
+    // Frame 2 was dropped by the host, so its ids do not exist.
+    rig.frame(48_000, FrameSpec::after(3, 1), 3_000, &[]);
+    assert_eq!(rig.drain(48_000), []);
+    assert_eq!(rig.receiver.poll_request(at(48_000)), None, "frame 2 may only be overtaken");
+    assert_eq!(rig.receiver.poll_timeout(), at(48_500));
+    assert_eq!(rig.receiver.poll_request(at(48_500)), invalidate(1));
+    assert_eq!(rig.receiver.poll_request(at(48_500)), None);
+    let mut keyframe_at = None;
+    for us in (48_500..200_000).step_by(100) {
+        let keyframe = Some(RecoveryRequest::Keyframe { newest: FrameId(3) });
+        if rig.receiver.poll_request(at(us)) == keyframe {
+            keyframe_at = keyframe_at.or(Some(us));
+        }
+    }
+    let waited = keyframe_at.unwrap() - 48_500;
+    assert!((30_000..=80_000).contains(&waited), "1.5 round trips and two frames: {waited}");
+    rig.frame(200_000, FrameSpec { timestamp_us: 190_000, ..FrameSpec::keyframe(5) }, 3_000, &[]);
+    assert_eq!(rig.drain(200_000), [(5, true)]);
+    assert_eq!(rig.receiver.poll_request(at(200_000)), None);
+    assert_eq!(rig.receiver.counters().frames_dropped, 1);
+}
+
+#[test]
+fn a_frame_that_predicts_from_the_last_good_one_ends_the_repair() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(0).len(), 1);
+    rig.frame(48_000, FrameSpec::after(2, 1), 3_000, &[]);
+    assert_eq!(rig.receiver.poll_request(at(48_600)), invalidate(0));
+    rig.frame(64_000, FrameSpec::after(3, 1), 3_000, &[]);
+    rig.frame(80_000, FrameSpec::after(4, 4), 3_000, &[]);
+    assert_eq!(rig.drain(80_000), [(4, true)]);
+    for us in (80_000..300_000).step_by(1_000) {
+        assert_eq!(rig.receiver.poll_request(at(us)), None);
+    }
+}
+
+#[test]
+fn a_rejected_frame_takes_what_predicts_from_it_along() {
+    let mut rig = Rig::new();
+    for id in 0..4 {
+        let spec = if id == 0 { FrameSpec::keyframe(0) } else { FrameSpec::after(id, 1) };
+        rig.frame(id * 16_000, spec, 3_000, &[]);
+        assert_eq!(rig.drain(id * 16_000), [(id, true)]);
+        rig.receiver.on_decoded(at(id * 16_000), FrameId(id));
+    }
+    assert_eq!(rig.receiver.report(at(50_000)).newest_decoded, Some(FrameId(3)));
+    rig.receiver.on_decode_failed(at(50_000), FrameId(2));
+    assert_eq!(rig.receiver.report(at(50_000)).newest_decoded, Some(FrameId(1)));
+    assert_eq!(rig.receiver.poll_request(at(50_000)), invalidate(1), "at once: no packet can help");
+    rig.frame(64_000, FrameSpec::after(4, 1), 3_000, &[]);
+    assert_eq!(rig.drain(64_000), []);
+    rig.frame(80_000, FrameSpec::after(5, 4), 3_000, &[]);
+    assert_eq!(rig.drain(80_000), [(5, true)]);
+    assert_eq!(rig.receiver.poll_request(at(80_000)), None);
+}
+
+#[test]
+fn a_rejected_keyframe_leaves_nothing_but_a_keyframe() {
+    let mut rig = Rig::new();
+    rig.frame(100_000, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(100_000), [(0, true)]);
+    rig.receiver.on_decode_failed(at(101_000), FrameId(0));
+    let keyframe = Some(RecoveryRequest::Keyframe { newest: FrameId(0) });
+    assert_eq!(rig.receiver.poll_request(at(101_000)), keyframe);
+}
+
+#[test]
+fn a_stream_that_does_not_begin_with_a_keyframe_asks_for_one() {
+    let mut rig = Rig::new();
+    rig.sender.next_id = 5_000;
+    rig.frame(100_000, FrameSpec::after(300, 1), 3_000, &[]);
+    assert_eq!(rig.drain(100_000), []);
+    let keyframe = Some(RecoveryRequest::Keyframe { newest: FrameId(300) });
+    assert_eq!(rig.receiver.poll_request(at(101_000)), keyframe);
+    rig.frame(120_000, FrameSpec::keyframe(301), 3_000, &[]);
+    assert_eq!(rig.drain(120_000), [(301, true)]);
+}
+
+#[test]
+fn a_late_frame_is_decoded_but_not_shown() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(0), [(0, true)]);
+    let packets = rig.packets(FrameSpec { timestamp_us: 16_000, ..FrameSpec::after(1, 1) }, 3_000);
+    deliver(&mut rig.receiver, at(16_000), &packets[0]).unwrap();
+    deliver(&mut rig.receiver, at(16_000), &packets[1]).unwrap();
+    rig.resend(116_001, packets[2].id);
+    let slice = rig.receiver.poll_slice(at(116_001)).unwrap();
+    assert_eq!((slice.show, slice.deadline), (false, at(116_000)));
+    let next = rig.packets(FrameSpec { timestamp_us: 116_000, ..FrameSpec::after(2, 1) }, 3_000);
+    for packet in &next {
+        deliver(&mut rig.receiver, at(117_000), packet).unwrap();
+    }
+    assert_eq!(rig.drain(117_000), [(2, true)], "later frames can be predicted from it");
+    assert_eq!(rig.receiver.counters().frames_not_shown, 1);
+}
+
+#[test]
+fn whole_frames_before_a_whole_keyframe_are_dropped() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(0), [(0, true)]);
+    for id in 1..4 {
+        rig.frame(50_000, FrameSpec::after(id, 1), 3_000, &[]);
+    }
+    rig.frame(60_000, FrameSpec::keyframe(4), 3_000, &[]);
+    assert_eq!(rig.drain(200_000).iter().map(|f| f.0).collect::<Vec<_>>(), [4]);
+    assert_eq!(rig.receiver.counters().frames_dropped, 3);
+}
+
+#[test]
+fn slices_leave_before_their_frame_is_whole_and_a_begun_frame_is_finished_first() {
+    let mut rig = Rig::new();
+    let slices: Vec<_> = (0..3).map(|i| picture(0, i, 2_500)).collect();
+    let packets = rig.sender.frame(FrameSpec::keyframe(0), &slices);
+    for (n, packet) in packets.iter().enumerate() {
+        deliver(&mut rig.receiver, at(n as u64 * 100), packet).unwrap();
+        let whole = n % 3 == 2;
+        let slice = rig.receiver.poll_slice(at(n as u64 * 100));
+        assert_eq!(slice.is_some(), whole);
+        if let Some(slice) = slice {
+            assert_eq!((slice.index, slice.last), (n as u32 / 3, n == 8));
+            assert_eq!(slice.data, slices[n / 3]);
+            assert_eq!((slice.first_arrival, slice.complete_at), (at(0), at(n as u64 * 100)));
+            assert_eq!((slice.capture_us, slice.encode_us), (900, 4000 + slice.index));
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_mark_slices_sends_frames_of_one() {
+    let mut rig = Rig::new();
+    rig.receiver.set_slices(false);
+    let data = picture(0, 0, 4_000);
+    for packet in rig.sender.slice(FrameSpec::keyframe(0), 0, false, &data) {
+        deliver(&mut rig.receiver, at(0), &packet).unwrap();
+    }
+    let slice = rig.receiver.poll_slice(at(0)).unwrap();
+    assert!(slice.last);
+    assert_eq!(slice.data, data);
+}
+
+#[test]
+fn an_outage_of_seconds_ends_with_the_first_keyframe() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 3_000, &[]);
+    assert_eq!(rig.drain(0).len(), 1);
+    for id in 1..200 {
+        rig.packets(FrameSpec::after(id, 1), 3_000);
+    }
+    let back = 3_300_000;
+    rig.frame(back, FrameSpec::after(200, 1), 3_000, &[]);
+    assert_eq!(rig.drain(back), []);
+    rig.nacks(back + PATIENCE);
+    let mut requests = Vec::new();
+    for us in (back + PATIENCE..back + 400_000).step_by(1_000) {
+        rig.nacks(us);
+        requests.extend(rig.receiver.poll_request(at(us)));
+    }
+    assert_eq!(requests[0], invalidate(0).unwrap());
+    assert!(requests.contains(&RecoveryRequest::Keyframe { newest: FrameId(200) }));
+    rig.frame(back + 400_000, FrameSpec::keyframe(224), 3_000, &[]);
+    assert_eq!(rig.drain(back + 400_000), [(224, true)]);
+    assert_eq!(rig.receiver.poll_request(at(back + 400_000)), None);
+}
+
+#[test]
+fn the_report_counts_what_the_path_lost_since_the_last_one() {
+    let mut rig = Rig::new();
+    rig.frame(0, FrameSpec::keyframe(0), 10_000, &[2, 5]);
+    let report = rig.receiver.report(at(100_000));
+    assert_eq!((report.received_packets, report.lost_packets, report.period_ms), (8, 2, 0));
+    rig.frame(116_000, FrameSpec::after(1, 1), 4_000, &[]);
+    let report = rig.receiver.report(at(200_000));
+    assert_eq!((report.received_packets, report.lost_packets, report.period_ms), (4, 0, 100));
+}

@@ -1,0 +1,86 @@
+//! The targets. Each takes any bytes and panics only if something is wrong.
+
+mod header;
+mod input_batch;
+mod key_lists;
+mod message;
+mod noise;
+mod pairing;
+mod scenario;
+mod script;
+
+/// Something to fuzz.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its name, which is also the folder of its corpus.
+    pub name: &'static str,
+    /// What it holds the code to.
+    pub about: &'static str,
+    /// The longest input worth trying, in bytes.
+    pub input_len_max: usize,
+    /// Runs it.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with where there is no corpus.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "header",
+        about: "both datagram headers: what decodes encodes to the same bytes",
+        input_len_max: 64,
+        run: header::run,
+        seeds: header::seeds,
+    },
+    Target {
+        name: "message",
+        about: "message decoder against the generic Protocol Buffers decoder, and the encoders against each other",
+        input_len_max: 2_048,
+        run: message::run,
+        seeds: message::seeds,
+    },
+    Target {
+        name: "input_batch",
+        about: "input receiver: whatever comes, nothing out of range is applied and state follows events",
+        input_len_max: 2_048,
+        run: input_batch::run,
+        seeds: input_batch::seeds,
+    },
+    Target {
+        name: "noise",
+        about: "handshake messages into responder and initiator, XX and IK, and payload decoders",
+        input_len_max: 1_200,
+        run: noise::run,
+        seeds: noise::seeds,
+    },
+    Target {
+        name: "key_lists",
+        about: "allow-list and known-hosts files: every line is a peer, a comment, blank or reported",
+        input_len_max: 4_096,
+        run: key_lists::run,
+        seeds: key_lists::seeds,
+    },
+    Target {
+        name: "pairing",
+        about: "pairing messages: what decodes encodes to the same bytes, and no guess pairs",
+        input_len_max: 128,
+        run: pairing::run,
+        seeds: pairing::seeds,
+    },
+    Target {
+        name: "scenario",
+        about: "simulator scenarios: what is read is written and read back as the same",
+        input_len_max: 1_024,
+        run: scenario::run,
+        seeds: scenario::seeds,
+    },
+];
+
+impl Target {
+    /// The target called `name`.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        TARGETS.iter().find(|target| target.name == name)
+    }
+}
