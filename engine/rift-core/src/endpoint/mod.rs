@@ -19,10 +19,11 @@
 //!         submit_audio(now, timestamp, &[u8]) -> Result<(), DropReason>
 //!         submit_cursor_shape(CursorShape)     submit_cursor_position(CursorPosition)
 //!         submit_clipboard(&str)               set_monitors(Vec<Monitor>)
-//!         set_allowed(Vec<WavryId>)            open_pairing(Pin, until)    close_pairing()
-//!         session() -> Option<SessionInfo>
+//!         set_audio_format(AudioFormat)        set_stream(StreamOffer)
+//!         set_allowed(now, Vec<WavryId>)       open_pairing(Pin, until)    close_pairing()
+//!         session() -> Option<SessionInfo>     target() -> Option<(Bitrate, fps)>
 //! client  submit_input(now, InputEvent) -> Result<(), DropReason>
-//!         poll_slice(now) -> Option<ReadySlice<'_>>                 poll_audio(now) -> Option<ReadyAudio<'_>>
+//!         poll_slice(now) -> Option<ReadySlice<'_>>                 poll_audio() -> Option<AudioFrame<'_>>
 //!         on_decoded(now, FrameId)  on_decode_failed(now, FrameId)  on_shown(now, FrameId)
 //!         select_monitor(u32)       request_display_mode(w, h, fps) submit_clipboard(&str)
 //!         clock_offset_us() -> Option<i64>   (host clock less client clock)

@@ -334,6 +334,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        /// Proves R-MSG-1 for input.
         #[test]
         fn batch_equals_generic_encoder(
             first in any::<u64>(),
@@ -371,6 +372,7 @@ pub(super) mod tests {
             prop_assert_eq!(read.state, state);
         }
 
+        /// Proves R-INP-6.
         #[test]
         fn single_equals_generic_encoder(event in any_event(), at: u64) {
             let event = TimedEvent { at: Timestamp::from_micros(at), event };
@@ -385,6 +387,7 @@ pub(super) mod tests {
             prop_assert_eq!(read, vec![event.event]);
         }
 
+        /// Proves R-INP-7: what is out of range never comes out.
         #[test]
         fn any_bytes_are_a_batch_or_malformed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(batch) = ReceivedBatch::decode(&bytes) {

@@ -124,6 +124,7 @@ mod tests {
         content(&out[..len]).to_vec()
     }
 
+    /// Proves R-INP-1 and R-INP-5.
     #[test]
     fn each_event_is_applied_once_and_in_order() {
         let mut receiver = InputReceiver::new();
@@ -143,6 +144,7 @@ mod tests {
         assert_eq!(receiver.poll_ack(), None);
     }
 
+    /// Proves R-INP-2.
     #[test]
     fn a_lost_release_is_made_good_by_the_state() {
         let mut receiver = InputReceiver::new();
@@ -205,7 +207,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is lost, repeated or overtaken, in both directions: each event at most once and in
+        /// Proves R-INP-1 and R-INP-2: whatever is lost, repeated or overtaken, in both directions: each event at most once and in
         /// order, and in the end nothing is stuck.
         #[test]
         fn any_loss_order_and_repetition_ends_in_the_same_state(

@@ -176,6 +176,7 @@ mod tests {
         Timestamp::from_micros(ms * 1000)
     }
 
+    /// Proves R-INP-3 and R-INP-4.
     #[test]
     fn an_event_leaves_at_once_and_again_after_5_10_20_ms() {
         let mut sender = InputSender::new(true);
@@ -224,6 +225,7 @@ mod tests {
         assert_eq!(sender.queue.len(), MERGE_FROM + 1, "what has left keeps its meaning");
     }
 
+    /// Proves R-INP-4: no more than 32 events ever wait, and so travel in one batch.
     #[test]
     fn a_full_queue_gives_up_the_oldest_and_counts_it() {
         let mut sender = InputSender::new(true);
@@ -244,6 +246,7 @@ mod tests {
         assert_eq!(sender.state().listed(), PRESSED_MAX);
     }
 
+    /// Proves R-SESS-2 for input: without the feature there are no batches.
     #[test]
     fn an_older_peer_gets_single_messages_once() {
         let mut sender = InputSender::new(false);

@@ -295,9 +295,9 @@ impl Opener {
     /// Wipes the old key when the window takes none of its packets any more.
     #[inline]
     fn forget_old_key(&mut self, newest: u64) {
-        if self.keys[1].is_some()
-            && self.keys[0].as_ref().is_some_and(|(_, first)| newest >= first + ReplayWindow::SIZE)
-        {
+        // The announced id is the peer's: it may be anything.
+        let is_past = |first: u64| newest.checked_sub(first).is_some_and(|d| d >= ReplayWindow::SIZE);
+        if self.keys[1].is_some() && self.keys[0].as_ref().is_some_and(|(_, first)| is_past(*first)) {
             self.keys[1] = None;
         }
     }
@@ -425,6 +425,10 @@ mod tests {
         assert_eq!(opener.on_update(&update(1, 100)), Err(Violation::KeyUpdate));
         assert_eq!(opener.on_update(&update(2, 200)), Err(Violation::KeyUpdate), "the last is not in use");
         assert_eq!(sealer.on_update_ack(1), Err(Violation::KeyUpdate));
+        // The farthest id there is: never in use, and no overflow.
+        let (mut sealer, mut opener) = pair(0);
+        assert_eq!(opener.on_update(&update(1, u64::MAX)), Ok(()));
+        assert_eq!(open(&mut opener, packet(&mut sealer).unwrap()), Ok(()));
     }
 
     /// Proves R-SEAL-4: what does not open does not mark.

@@ -239,8 +239,26 @@ fn tampered_packets_are_lost_packets() {
     let session = world.host.session().unwrap();
     assert!(world.closed(0).is_empty() && world.ended().is_empty());
     assert!(session.link.received_packets > 20);
-    assert!(world.clients[0].drops.iter().any(|r| *r == DropReason::BadSeal));
-    assert!(world.clients[0].drops.iter().any(|r| *r == DropReason::BadChecksum));
+    assert!(world.clients[0].drops.contains(&DropReason::BadSeal));
+    assert!(world.clients[0].drops.contains(&DropReason::BadChecksum));
+}
+
+/// Strangers who knock all the time, with real handshakes, keep nobody out.
+#[test]
+fn knocking_strangers_keep_nobody_out() {
+    let mut config = host_config(&[1]);
+    config.handshakes_per_s = 1000;
+    let mut world = World::new(config);
+    for n in 0..40u8 {
+        world.connect(client_config(100 + n, Purpose::Stream));
+        if n == 20 {
+            world.connect(client_config(1, Purpose::Stream));
+        }
+        world.run_ms(3);
+    }
+    world.run_ms(200);
+    assert!(world.is_connected(21));
+    assert_eq!((0..41).filter(|&n| world.is_connected(n)).count(), 1);
 }
 
 /// Proves R-SEAL-1: nothing that was streamed, typed or named can be read off the wire.

@@ -176,7 +176,7 @@ fn while_one_streams_another_is_refused_and_the_same_one_takes_over() {
 }
 
 #[test]
-fn a_client_without_the_hosts_codec_or_of_another_version_is_refused() {
+fn a_client_without_the_hosts_codec_is_refused() {
     let mut world = World::new(host_config(&[1]));
     let mut config = client_config(1, Purpose::Stream);
     config.codecs = vec![Codec::Av1];
@@ -217,4 +217,18 @@ fn features_are_what_both_understand() {
     let common = Features::ALL.without(Features::CURSOR).without(Features::SLICES);
     assert_eq!(world.host.session().unwrap().features, common);
     assert_eq!(world.clients[0].endpoint.session().unwrap().features, common);
+}
+
+/// Proves R-HAND-4: handshakes of two clients behind one address do not mix.
+#[test]
+fn two_clients_behind_one_address_are_kept_apart() {
+    let mut world = World::new(host_config(&[1, 2]));
+    world.connect(client_config(1, Purpose::Stream));
+    world.connect(client_config(2, Purpose::Ping));
+    // The host sees both at the first one's address; each gets all that comes there.
+    let shared = world.clients[0].address;
+    world.clients[1].address = shared;
+    world.is_shared = true;
+    world.run_ms(300);
+    assert!(world.is_connected(0) && world.is_connected(1));
 }

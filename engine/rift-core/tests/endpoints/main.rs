@@ -8,5 +8,6 @@ mod hostile;
 mod keys;
 mod lifecycle;
 mod pairing;
+mod rogue;
 mod streaming;
 mod world;

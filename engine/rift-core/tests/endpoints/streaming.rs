@@ -2,7 +2,7 @@
 
 use rift_core::endpoint::{ClientEvent, HostEvent, Purpose, TrafficClass};
 use rift_core::input::InputEvent;
-use rift_core::message::proto::{CursorPosition, CursorShape};
+use rift_core::message::proto::{AudioFormat, CursorPosition, CursorShape};
 use rift_core::session::Features;
 use rift_core::{DropReason, FrameId, Timestamp};
 
@@ -24,16 +24,40 @@ fn video_arrives() {
     assert!(world.ended().is_empty());
 }
 
-/// A megabyte leaves in batches of equal size, and arrives.
+/// A megabyte leaves at once, in batches of one size that a segmented send can take, and arrives.
 #[test]
 fn a_megabyte_leaves_in_batches() {
     let mut world = World::streaming();
-    let meta_time = world.now;
-    world.submit_frame(0, 1_000_000, 1);
+    let now = world.now;
+    let meta = rift_core::send::SliceMeta {
+        frame_id: FrameId(0),
+        slice_index: 0,
+        last_slice: true,
+        keyframe: true,
+        reference: None,
+        timestamp: now,
+        capture_us: 0,
+        encode_us: 0,
+    };
+    world.host.submit_slice(now, &meta, &vec![7; 120_000]).unwrap();
+    let mut buf = vec![0; 65_536];
+    let mut batches = vec![];
+    while let Some(t) = world.host.poll_transmit(now, &mut buf) {
+        let from = rift_core::endpoint::Path::to(world.host_address);
+        for datagram in buf[..t.len].chunks_mut(t.segment_len) {
+            let client = &mut world.clients[0].endpoint;
+            client.handle_datagram(now, from, rift_core::endpoint::Ecn::NotEct, datagram).unwrap();
+        }
+        batches.push(t);
+    }
+    let packets: usize = batches.iter().map(rift_core::endpoint::Transmit::datagrams).sum();
+    assert!(packets >= 105 && batches.len() <= 8, "{packets} packets in {} sends", batches.len());
+    assert!(batches.iter().all(|t| t.segment_len <= 1200));
+    assert_eq!(world.clients[0].endpoint.poll_slice(now).unwrap().data, [7; 120_000]);
+
+    world.submit_frame(1, 1_000_000, 1);
     world.run_ms(40);
     assert_eq!(world.clients[0].slices[0].2.len(), 1_000_000);
-    let counters = world.host.sender_counters().unwrap();
-    assert!(counters.data_packets > 800 && meta_time < world.now);
 }
 
 /// Lost packets come again; every frame is decoded, without a keyframe.
@@ -110,6 +134,10 @@ fn sound_arrives() {
     assert!(heard.len() >= 98 && heard.is_sorted());
     let now = world.now;
     assert_eq!(world.host.submit_audio(now, now, &[0; 5000]), Err(DropReason::NoRoom));
+    let format = AudioFormat { channels: 6, frame_us: 10_000, sample_rate_hz: 48_000 };
+    world.host.set_audio_format(format);
+    world.run_ms(50);
+    assert!(world.clients[0].events.contains(&ClientEvent::AudioFormat(format)));
 }
 
 /// Cursor, clipboard, monitors and display mode go where they should.

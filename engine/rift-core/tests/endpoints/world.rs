@@ -62,6 +62,8 @@ pub struct World {
     /// Every datagram that was sent, if wanted.
     pub tap: Option<Vec<Datagram>>,
     pub host_drops: Vec<DropReason>,
+    /// Clients with one address each get what comes there.
+    pub is_shared: bool,
     buf: Vec<u8>,
 }
 
@@ -118,6 +120,7 @@ impl World {
             fault: Box::new(|_| Fate::Deliver),
             tap: None,
             host_drops: vec![],
+            is_shared: false,
             buf: vec![0; 65_536],
         }
     }
@@ -287,12 +290,17 @@ impl World {
             let host_now = self.host_now();
             let result = self.host.handle_datagram(host_now, path, Ecn::NotEct, &mut datagram.bytes);
             self.host_drops.extend(result.err());
-        } else if let Some(client) = self.clients.iter_mut().find(|c| !c.is_gone && c.address == datagram.to)
-        {
+            return;
+        }
+        let is_shared = self.is_shared;
+        for client in self.clients.iter_mut().filter(|c| !c.is_gone && c.address == datagram.to) {
             let now = shifted(self.now, client.clock_us);
-            client
-                .drops
-                .extend(client.endpoint.handle_datagram(now, path, Ecn::NotEct, &mut datagram.bytes).err());
+            let mut bytes = datagram.bytes.clone();
+            let result = client.endpoint.handle_datagram(now, path, Ecn::NotEct, &mut bytes);
+            client.drops.extend(result.err());
+            if !is_shared {
+                return;
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use crate::message::proto::{Codec, Platform, Resolution};
 use crate::receive::ReceiverConfig;
 use crate::session::{Features, LinkConfig};
 
-/// What a `ClientEndpoint` is made from.
+/// What a [`ClientEndpoint`](super::ClientEndpoint) is made from.
 #[derive(Debug)]
 pub struct ClientConfig {
     /// The client's long-term keys.

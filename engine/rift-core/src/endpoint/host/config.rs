@@ -6,7 +6,10 @@ use crate::send::SenderConfig;
 use crate::session::{Features, LinkConfig};
 use rift_crypto::{Identity, WavryId};
 
-/// What a `HostEndpoint` is made from.
+/// The published share of parity: 2 packets for 16.
+const PARITY: f32 = 0.125;
+
+/// What a [`HostEndpoint`](super::HostEndpoint) is made from.
 #[derive(Debug)]
 pub struct HostConfig {
     /// The host's long-term keys.
@@ -16,7 +19,8 @@ pub struct HostConfig {
     pub seed: [u8; 32],
     /// What is streamed.
     pub stream: StreamOffer,
-    /// The video sender's limits; datagram length and slices are set for each session.
+    /// The video sender's limits; datagram length and slices are set for each session. Its parity is the least
+    /// that the controller goes down to.
     pub sender: SenderConfig,
     /// What decides on the bitrate.
     pub controller: ControllerKind,
@@ -41,7 +45,7 @@ impl HostConfig {
             identity,
             seed,
             stream,
-            sender: SenderConfig::default(),
+            sender: SenderConfig { parity: PARITY, ..SenderConfig::default() },
             controller: ControllerKind::DeltaV1,
             allowed: Vec::new(),
             max_handshakes: 64,
