@@ -101,7 +101,7 @@ impl RateController {
             fps: f64::from(fps),
             debt_bits: 0.0,
             // Typical for screen and game pictures; replaced by the first frame of each kind.
-            intra: SizeModel::new(pixels, 0.5),
+            intra: SizeModel::new(pixels, 0.9),
             inter: SizeModel::new(pixels, 0.12),
             last_qp: None,
         }
