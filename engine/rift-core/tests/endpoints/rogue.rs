@@ -333,6 +333,22 @@ fn what_no_honest_peer_sends_ends_the_session() {
     }
 }
 
+/// A published peer sends small things without the means to repeat them.
+#[test]
+fn published_messages_are_understood_unreliably() {
+    let mut world = World::new(host_config(&[1]));
+    let mut rogue = rogue_client(&mut world, streaming_hello());
+    for message in [
+        Control::SelectMonitor(proto::SelectMonitor { monitor_id: 5 }),
+        Control::Clipboard(proto::ClipboardMessage { text: "hi".into() }),
+    ] {
+        let packet = rogue.packet(&control(message));
+        exchange(&mut world, packet);
+    }
+    assert!(world.host_events.contains(&HostEvent::MonitorSelected(5)));
+    assert!(world.host_events.contains(&HostEvent::Clipboard("hi".into())));
+}
+
 /// A Hello of another protocol version is refused, with the reason.
 #[test]
 fn another_version_is_refused() {
