@@ -58,6 +58,7 @@ mod kdf;
 mod packet;
 mod pairing;
 mod replay;
+mod seed;
 mod suite;
 
 pub use cookie::{COOKIE_LEN, CookieKey};
@@ -80,4 +81,5 @@ pub use pairing::message::{PairingMessage, Refusal};
 pub use pairing::pin::{ParsePinError, Pin};
 pub use pairing::{CONFIRM_LEN, PairingError, SPAKE_LEN};
 pub use replay::{Replay, ReplayWindow};
+pub use seed::random_seed;
 pub use suite::{Suite, SuiteList};

@@ -71,6 +71,10 @@ pub trait Host: Endpoint {
     fn submit_slice(&mut self, now: Timestamp, slice: &EncodedSlice<'_>) -> Result<(), DropReason>;
     /// The next notice.
     fn poll_notice(&mut self) -> Option<HostNotice>;
+    /// How often the keys of the running session were renewed, for sending and for receiving.
+    fn key_generations(&self) -> (u32, u32) {
+        (0, 0)
+    }
 }
 
 /// What a host tells the program around it.

@@ -1,7 +1,8 @@
 //! A deterministic world for the protocol core: virtual time, faulty paths, models of what stands at both
 //! ends, and checkers that judge from outside.
 //!
-//! [`run_with`] joins a host and a client by two [`Link`](link::Link)s and lets virtual time pass. A
+//! [`run`] joins a host and a client by two [`Link`](link::Link)s and lets virtual time pass; [`run_with`] does so
+//! with other endpoints. A
 //! [`Scenario`] and a seed decide every bit of a run; [`Report::fingerprint`] proves that two runs were the
 //! same. This crate never reads a clock, opens a socket or starts a thread.
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod fingerprint;
 pub mod link;
 pub mod loss;
 mod queue;
+mod real;
 pub mod report;
 pub mod scenario;
 pub mod source;
@@ -21,6 +23,7 @@ pub mod world;
 pub use clock::Clock;
 pub use fingerprint::Fingerprint;
 pub use queue::EventQueue;
+pub use real::{RealPeers, run};
 pub use report::Report;
 pub use scenario::Scenario;
 pub use scenario::preset::{PRESETS, Preset};

@@ -51,6 +51,8 @@ pub struct Report {
     pub client_drops: DropCounters,
     /// Sessions that the host saw begin.
     pub sessions: u64,
+    /// How often the last session's keys were renewed: from host to client, from client to host.
+    pub key_generations: (u32, u32),
     /// From the start to the first picture, in microseconds.
     pub first_picture_us: Option<u64>,
     /// One sample for each 100 ms.

@@ -4,6 +4,7 @@
 //! for the other's replies.
 
 pub mod capture;
+mod code_window;
 pub mod display;
 pub mod inject;
 mod layout;
@@ -12,5 +13,6 @@ mod shm;
 pub mod xvfb;
 
 pub use capture::{X11Capture, X11CaptureConfig};
+pub use code_window::CodeWindow;
 pub use inject::X11Injector;
 pub use xvfb::Xvfb;

@@ -163,6 +163,7 @@ mod tests {
         assert_eq!(queue.handle(&packet(20_000, &[4])), Err(DropReason::Stale));
     }
 
+    /// Proves R-AUD-2.
     #[test]
     fn never_more_than_the_limit_waits_and_the_oldest_goes_first() {
         let mut queue = queue();

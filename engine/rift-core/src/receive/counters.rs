@@ -13,6 +13,8 @@ pub struct ReceiverCounters {
     pub reordered: u64,
     /// Parity packets.
     pub parity: u64,
+    /// Parity packets among them that nothing was missing for.
+    pub parity_spare: u64,
     /// Chunks computed from parity.
     pub chunks_from_parity: u64,
     /// Chunks that came because they were asked for again.

@@ -8,6 +8,7 @@
 use super::frame::{FrameTable, PAYLOAD_MAX};
 use super::window::PacketWindow;
 use crate::DropReason;
+use crate::fec::{self, Code, Piece};
 use crate::message::FecPacket;
 
 /// The most data packets in a group.
@@ -15,7 +16,7 @@ const SHARDS_MAX: usize = 64;
 /// The longest parity: a full body.
 const PARITY_MAX: usize = PAYLOAD_MAX;
 
-/// One parity packet's stripe: every `stride`-th packet of its group.
+/// One parity packet's stripe: the packets of its group that the parity covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stripe {
     first_id: u64,
@@ -83,7 +84,8 @@ impl Stripe {
     }
 
     fn members(&self) -> impl Iterator<Item = u8> + use<> {
-        (self.index..self.shards).step_by(self.stride.into())
+        let (index, stride) = (u32::from(self.index), u32::from(self.stride));
+        (0..self.shards).filter(move |&shard| Code::Xor.covers(index, stride, shard.into()))
     }
 
     /// The ids of the whole group.
@@ -145,19 +147,15 @@ fn subtract_message(
         return false;
     };
     let (head, tail) = window.wrapper(slot);
-    let (sum_head, rest) = sum.split_at_mut(head.len());
-    let (sum_payload, sum_tail) = rest.split_at_mut(payload.len());
-    xor(sum_head, head);
-    xor(sum_payload, payload);
-    xor(sum_tail, tail);
+    let payload_at = head.len();
+    let tail_at = payload_at + payload.len();
+    let pieces = [
+        Piece { at: 0, bytes: head },
+        Piece { at: payload_at, bytes: payload },
+        Piece { at: tail_at, bytes: tail },
+    ];
+    fec::recover(sum, pieces);
     true
-}
-
-/// Exclusive or of `from` into the start of `into`.
-fn xor(into: &mut [u8], from: &[u8]) {
-    for (a, b) in into.iter_mut().zip(from) {
-        *a ^= b;
-    }
 }
 
 /// The parity packets that wait for more of their stripe.

@@ -279,6 +279,7 @@ mod tests {
         assert_eq!(stream.playout.frame_interval_us(), INTERVAL);
     }
 
+    /// Proves R-PLAY-2.
     #[test]
     fn delay_grows_with_jitter_up_to_its_bound_and_shrinks_again() {
         let mut stream = Stream::new();

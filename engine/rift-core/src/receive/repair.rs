@@ -132,48 +132,33 @@ impl Repair {
             let above = window.anchor_above(self.missing[end - 1].id);
             let verdict = judge(below, above, now, frames, playout);
             for entry in at..end {
-                let mut missing = self.missing[entry];
-                let keep = match verdict {
-                    Verdict::Unneeded => false,
+                let missing = self.missing[entry];
+                let missing = match verdict {
+                    Verdict::Unneeded => None,
                     Verdict::Undecided => {
                         self.due = self.due.min(now.plus_micros(UNDECIDED_US));
-                        true
+                        Some(missing)
                     }
-                    Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => false,
+                    Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => None,
                     Verdict::Wanted { low, high, deadline } => {
+                        let before = missing.tries;
                         let patience = window.reorder_us();
-                        let wait =
-                            if missing.tries == 0 { patience } else { retry_us(missing.tries, round_trip) };
-                        let since = if missing.tries == 0 { missing.noticed } else { missing.asked_at };
-                        if !passed(now, since, wait) {
-                            self.due = self.due.min(since.plus_micros(wait));
+                        let free = out.get_mut(asked);
+                        let kept = self.pursue(now, missing, patience, deadline, round_trip, free);
+                        if let Some(kept) = kept {
                             self.extend_reach(low, high);
-                            true
-                        } else if now.plus_micros(round_trip.arrival_us()) > deadline
-                            || missing.tries >= TRIES_MAX
-                        {
-                            self.counters.given_up += 1;
-                            false
-                        } else if asked == out.len() {
-                            self.due = now;
-                            self.extend_reach(low, high);
-                            true
-                        } else {
-                            out[asked] = PacketId(missing.id);
-                            asked += 1;
-                            if missing.tries == 0 {
+                            if kept.tries > before {
+                                asked += 1;
+                                note_asked(window.next_id(), low, high, frames);
+                            }
+                            if kept.tries > before && before == 0 {
                                 window.unlearn_reordering();
                             }
-                            missing.tries += 1;
-                            missing.asked_at = now;
-                            self.due = self.due.min(now.plus_micros(retry_us(missing.tries, round_trip)));
-                            self.extend_reach(low, high);
-                            note_asked(window.next_id(), low, high, frames);
-                            true
                         }
+                        kept
                     }
                 };
-                if keep {
+                if let Some(missing) = missing {
                     self.missing[kept] = missing;
                     kept += 1;
                 }
@@ -183,6 +168,37 @@ impl Repair {
         self.missing.truncate(kept);
         self.counters.asked += asked as u64;
         asked
+    }
+
+    /// Asks for a wanted packet through `out` if it is time, or gives it up: then it is not returned.
+    fn pursue(
+        &mut self,
+        now: Timestamp,
+        missing: Missing,
+        patience_us: u64,
+        deadline: Timestamp,
+        round_trip: &RoundTrip,
+        out: Option<&mut PacketId>,
+    ) -> Option<Missing> {
+        let (since, wait_us) = match missing.tries {
+            0 => (missing.noticed, patience_us),
+            _ => (missing.asked_at, round_trip.retry_us()),
+        };
+        if !passed(now, since, wait_us) {
+            self.due = self.due.min(since.plus_micros(wait_us));
+            return Some(missing);
+        }
+        if now.plus_micros(round_trip.arrival_us()) > deadline || missing.tries >= TRIES_MAX {
+            self.counters.given_up += 1;
+            return None;
+        }
+        let Some(out) = out else {
+            self.due = now;
+            return Some(missing);
+        };
+        *out = PacketId(missing.id);
+        self.due = self.due.min(now.plus_micros(round_trip.retry_us()));
+        Some(Missing { asked_at: now, tries: missing.tries + 1, ..missing })
     }
 
     /// The end of the run of consecutive ids from entry `at` on that are still missing.
@@ -200,13 +216,6 @@ impl Repair {
         let (l, h) = self.reach.unwrap_or((low, high));
         self.reach = Some((l.min(low), h.max(high)));
     }
-}
-
-/// After how long to ask again for what was asked for `tries` times. Where even the second request came to
-/// nothing the frame is at stake: requests overlap from then on.
-fn retry_us(tries: u8, round_trip: &RoundTrip) -> u64 {
-    let once = round_trip.retry_us();
-    if tries < 2 { once } else { once / 2 }
 }
 
 type Anchor = Option<(u64, Position)>;

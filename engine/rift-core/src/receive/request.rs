@@ -168,6 +168,7 @@ mod tests {
         r.poll(Timestamp::from_micros(us), stuck, valid, FrameId(9), &RTT, INTERVAL)
     }
 
+    /// Proves R-REC-5, R-REC-7.
     #[test]
     fn invalidation_is_asked_first_then_a_keyframe_until_it_comes() {
         let mut r = Requests::new();

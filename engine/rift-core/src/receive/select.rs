@@ -11,12 +11,13 @@ use crate::{FrameId, Timestamp};
 impl VideoReceiver {
     /// The frame whose next slice is to be handed out. Drops those before it.
     pub(super) fn select(&mut self, now: Timestamp) -> Option<Frame> {
-        let head = *self.frames.open_from(0).next()?;
+        let head = self.frames.open_from(0).next()?;
         let more = self.frames.newest() > Some(head.id);
-        let ready = self.is_decodable(&head) && self.has_slice(&head);
-        if ready && !(more && head.handed == 0) {
-            return Some(head);
+        let ready = self.has_slice(head) && self.is_decodable(head);
+        if !more || (ready && head.handed > 0) {
+            return ready.then_some(*head);
         }
+        let head = *head;
         let successor = if ready {
             // Nothing behind a whole keyframe needs what lies before it.
             self.newest_from(head.id + 1, |r, f| f.keyframe && f.is_whole() && now >= r.show_at(f))

@@ -61,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..Default::default() })]
 
+    /// Proves R-VID-6.
     #[test]
     fn no_fields_and_no_clock_make_it_panic(steps in prop::collection::vec(step(), 1..120)) {
         let mut receiver = small();
@@ -147,6 +148,7 @@ fn a_payload_that_is_not_part_of_the_body_is_taken_but_not_used_for_parity() {
     assert_eq!(receiver.poll_slice(Timestamp::ZERO).unwrap().data, payload);
 }
 
+/// Proves R-VID-2, R-FEC-6.
 #[test]
 fn each_fault_has_its_reason() {
     let now = Timestamp::from_micros(1_000);

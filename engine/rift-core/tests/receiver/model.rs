@@ -157,6 +157,7 @@ fn run(case: &Case) -> (Vec<u64>, usize) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..Default::default() })]
 
+    /// Proves R-VID-3, R-VID-4, R-PLAY-4.
     #[test]
     fn slices_come_out_as_sent_in_order_each_once(case in case()) {
         run(&case);

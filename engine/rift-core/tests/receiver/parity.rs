@@ -25,6 +25,7 @@ fn receive(packets: &[Packet], lost: &[usize]) -> Option<(Vec<u8>, RecoveredBy)>
     slice
 }
 
+/// Proves R-FEC-4, R-FEC-5.
 #[test]
 fn every_single_loss_in_a_group_is_recovered() {
     for (chunks, parity_percent) in [(1, 100), (2, 50), (5, 20), (16, 13), (48, 20), (48, 3)] {
@@ -101,6 +102,7 @@ fn parity_waits_for_a_second_loss_to_be_resent() {
     assert_eq!(receiver.counters().chunks_from_parity, 1);
 }
 
+/// Proves R-FEC-4.
 #[test]
 fn parity_that_overtakes_its_data_is_used_all_the_same() {
     let data = picture(0, 0, 3_500);
@@ -131,13 +133,16 @@ fn damaged_parity_recovers_nothing() {
 }
 
 #[test]
-fn parity_for_a_finished_frame_is_stale() {
+fn parity_that_is_not_needed_is_counted_and_no_fault() {
     let data = picture(0, 0, 2_000);
     let mut sender = Packetiser::new(1000, 48, 50);
     let packets = sender.frame(FrameSpec::keyframe(0), std::slice::from_ref(&data));
     let mut receiver = receiver();
     deliver(&mut receiver, NOW, &packets[0]).unwrap();
     deliver(&mut receiver, NOW, &packets[1]).unwrap();
+    deliver(&mut receiver, NOW, &packets[2]).unwrap();
     assert!(receiver.poll_slice(NOW).is_some());
-    assert_eq!(deliver(&mut receiver, NOW, &packets[2]), Err(DropReason::Stale));
+    deliver(&mut receiver, NOW, &Packet { id: PacketId(3), ..packets[2].clone() }).unwrap();
+    assert_eq!((receiver.counters().parity, receiver.counters().parity_spare), (2, 2));
+    assert_eq!(receiver.counters().drops.iter().count(), 0);
 }

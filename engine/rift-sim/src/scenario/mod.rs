@@ -33,10 +33,27 @@ pub struct Scenario {
     pub host_clock: ClockConfig,
     /// The client's clock.
     pub client_clock: ClockConfig,
+    /// How the endpoints are set up.
+    pub protocol: ProtocolConfig,
     /// What happens in the course of the run, by time in microseconds.
     pub timeline: Vec<(u64, Action)>,
     /// What must hold.
     pub limits: Limits,
+}
+
+/// How the endpoints are set up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ProtocolConfig {
+    /// Whether the client knows the host's static key, so that it can begin with Noise IK.
+    pub ik: bool,
+    /// The first packet id, for runs across 2^32.
+    pub first_packet_id: u64,
+    /// How long a key is used before it is renewed, in microseconds.
+    pub rekey_us: u64,
+    /// For how many packets a key is used before it is renewed.
+    pub rekey_packets: u64,
+    /// Parity packets per data packet, to begin with and at least.
+    pub parity: f64,
 }
 
 /// A clock at the beginning of a run.
@@ -100,6 +117,13 @@ impl Default for Scenario {
             // Far apart, so that nothing can work by taking one clock for the other.
             host_clock: ClockConfig { start_us: 5_000_000_000, drift_ppm: 0 },
             client_clock: ClockConfig { start_us: 70_000_000, drift_ppm: 0 },
+            protocol: ProtocolConfig {
+                ik: true,
+                first_packet_id: 0,
+                rekey_us: 3_600_000_000,
+                rekey_packets: 1 << 28,
+                parity: 0.125,
+            },
             timeline: Vec::new(),
             limits: Limits::default(),
         }

@@ -24,14 +24,14 @@ pub const PRESETS: &[Preset] = &[
         name: "lossy",
         about: "2 % random loss both ways, 20 ms round trip: what must hold in any case",
         text: "name lossy; duration 60s; down rate 100Mbit/s delay 10ms queue 500kB loss 2%; up delay 10ms loss 2%;
-               video rate 20Mbit/s; limit latency 130ms freeze 100ms keyframes 0 shown 97% stuck 1s",
+               video rate 20Mbit/s; limit latency 130ms freeze 100ms keyframes 0 shown 95% stuck 1s",
     },
     Preset {
         name: "bursts",
         about: "losses of 6 packets on average, 1 % in all, 20 ms round trip",
         text: "name bursts; duration 60s; down rate 100Mbit/s delay 10ms queue 500kB loss burst 1% 6;
                up delay 10ms loss burst 1% 3; video rate 20Mbit/s;
-               limit latency 130ms freeze 150ms shown 95% stuck 1s",
+               limit latency 130ms freeze 100ms shown 94% stuck 1s",
     },
     Preset {
         name: "wifi",

@@ -13,6 +13,7 @@
 //! input 50
 //! attack 1%
 //! clock host 5000s 0
+//! protocol xx first-packet 4294900000 rekey 1h rekey-packets 100000 parity 12.5%
 //! at 10s down rate 5Mbit/s        # the rest of `down` stays as it is
 //! at 20s jump client -5s
 //! at 30s rebind
@@ -30,7 +31,7 @@ use core::str::FromStr;
 
 use rift_core::Bitrate;
 
-use super::{Action, ClockConfig, Limits, Scenario};
+use super::{Action, ClockConfig, Limits, ProtocolConfig, Scenario};
 use crate::link::LinkConfig;
 use crate::loss::Loss;
 use crate::source::SourceConfig;
@@ -95,6 +96,7 @@ fn read_statement(
                 Side::Client => scenario.client_clock = clock,
             }
         }
+        "protocol" => read_protocol(&mut words, &mut scenario.protocol)?,
         "limit" => read_limits(&mut words, &mut scenario.limits)?,
         "at" => {
             let at = time(&mut words)?;
@@ -178,6 +180,21 @@ fn read_video(words: &mut Words<'_>, source: &mut SourceConfig) -> Result<(), St
             "noise" => source.noise = share(words)?,
             "fixed" => source.adaptive = false,
             other => return Err(format!("video has no `{other}`")),
+        }
+    }
+    Ok(())
+}
+
+fn read_protocol(words: &mut Words<'_>, protocol: &mut ProtocolConfig) -> Result<(), String> {
+    while let Some(key) = words.next() {
+        match key {
+            "xx" => protocol.ik = false,
+            "ik" => protocol.ik = true,
+            "first-packet" => protocol.first_packet_id = number(words)?,
+            "rekey" => protocol.rekey_us = time(words)?,
+            "rekey-packets" => protocol.rekey_packets = number(words)?,
+            "parity" => protocol.parity = share(words)?,
+            other => return Err(format!("the protocol has no `{other}`")),
         }
     }
     Ok(())
@@ -274,6 +291,16 @@ impl fmt::Display for Scenario {
         for (side, clock) in [("host", self.host_clock), ("client", self.client_clock)] {
             write!(f, "; clock {side} {}us {}", clock.start_us, clock.drift_ppm)?;
         }
+        let p = &self.protocol;
+        write!(
+            f,
+            "; protocol {} first-packet {} rekey {}us rekey-packets {} parity {}%",
+            if p.ik { "ik" } else { "xx" },
+            p.first_packet_id,
+            p.rekey_us,
+            p.rekey_packets,
+            percent(p.parity)
+        )?;
         for (at, action) in &self.timeline {
             write!(f, "; at {at}us ")?;
             match action {
@@ -355,6 +382,7 @@ mod tests {
         video fps 30 rate 2Mbit/s slices 2 encode 4ms keyframe 5 noise 30% fixed   # a comment; not a statement
         input 5; attack 1%
         clock host 1h -20
+        protocol xx first-packet 4294900000 rekey 1min
         at 10s down rate 5Mbit/s
         at 20s jump client -5s
         at 30s rebind
@@ -372,6 +400,8 @@ mod tests {
         assert_eq!(s.up.loss, Loss::bursts(0.01, 5.0));
         assert_eq!((s.source.fps, s.source.slices, s.source.adaptive), (30, 2, false));
         assert_eq!(s.host_clock, ClockConfig { start_us: 3_600_000_000, drift_ppm: -20 });
+        assert_eq!((s.protocol.ik, s.protocol.rekey_us), (false, 60_000_000));
+        assert_eq!(s.protocol.first_packet_id, 4_294_900_000);
         assert_eq!(s.timeline.len(), 7);
         let Action::Down(first) = &s.timeline[0].1 else { panic!("{:?}", s.timeline[0]) };
         assert_eq!((first.rate, first.loss), (Some(Bitrate::from_mbps(5)), s.down.loss));

@@ -2,6 +2,7 @@
 
 use super::{Peers, Side, World};
 use crate::check::Rule;
+use crate::endpoint::Host as _;
 use crate::report::{Distribution, Report};
 use crate::scenario::Action;
 
@@ -63,6 +64,7 @@ impl<P: Peers> World<P> {
             host_drops: self.host_drops,
             client_drops: self.client_drops,
             sessions: self.sessions,
+            key_generations: self.host.key_generations(),
             first_picture_us: self.first_picture.map(rift_core::Timestamp::as_micros),
             samples: self.samples,
             violations: self.violations,

@@ -1,0 +1,26 @@
+//! `wavry-client`: see [`wavry_client`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use wavry_runtime::kernel::Unsupported;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = wavry_client::Config::parse();
+    let filter = EnvFilter::try_from_env("WAVRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match wavry_client::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wavry-client: {error:#}");
+            match error.downcast_ref::<Unsupported>() {
+                Some(unsupported) => ExitCode::from(unsupported.exit_code()),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Puts the client together and keeps it running: the main thread.
+//!
+//! Owns everything that may block: files, the terminal, signals, and the window, whose system wants the
+//! main thread. Invariant: whatever fails says what to do about it.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rift_core::Timestamp;
+use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
+use wavry_codec::{DecoderConfig, open_decoder};
+use wavry_platform::Presenter;
+use wavry_platform::headless::{HeadlessScreen, headless};
+use wavry_runtime::clock::Clock;
+use wavry_runtime::shutdown::Shutdown;
+use wavry_runtime::spsc::{self, Consumer};
+use wavry_runtime::transport::Transport;
+use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::{cores, kernel};
+
+use crate::config::Config;
+use crate::contact::{self, Home};
+use crate::decode::{DecodeLinks, DecodeThread};
+use crate::handoff::{self, SLICE_BYTES_MAX};
+use crate::input::InputLink;
+use crate::network::{NetworkLinks, NetworkThread};
+use crate::notice::{ClientNotice, DecodeNotice};
+use crate::trace::TraceFile;
+use crate::verify::StripCheck;
+use crate::viewer;
+
+/// Places in each ring between threads that carries a message per frame or less.
+const RING: usize = 1024;
+/// How often the main thread looks around when nothing wakes it.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Streams until the host ends it, the window is closed, a signal comes or the chosen duration is over.
+///
+/// # Errors
+/// What kept the client from starting or going on, with what to do about it; and with `--verify`, if a
+/// shown frame was not right.
+pub fn run(config: &Config) -> anyhow::Result<()> {
+    kernel::require()?;
+    let shutdown = Shutdown::install().context("signals cannot be handled")?;
+    if config.headless {
+        let (presenter, screen) = headless();
+        let (mut session, _input) = Session::start(config, &shutdown, Box::new(presenter))?;
+        let ended = session.watch(config);
+        let finished = session.finish(config);
+        keep_picture(config, &screen)?;
+        ended.and(finished)
+    } else {
+        viewer::run(config, &shutdown)
+    }
+}
+
+/// A running session: the network and decode threads, seen from the main thread.
+pub(crate) struct Session {
+    network: JoinHandle<std::io::Result<()>>,
+    decode: JoinHandle<Option<StripCheck>>,
+    notices: Consumer<ClientNotice>,
+    decode_notices: Consumer<DecodeNotice>,
+    trace: Option<TraceFile>,
+    shutdown: Shutdown,
+    target: String,
+    end: Option<Instant>,
+    frames: u64,
+}
+
+/// Whether a session goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Running,
+    Over,
+}
+
+impl Session {
+    /// Starts both threads. Pictures go to `presenter`; what the user does goes into the [`InputLink`].
+    pub(crate) fn start(
+        config: &Config,
+        shutdown: &Shutdown,
+        presenter: Box<dyn Presenter>,
+    ) -> anyhow::Result<(Self, InputLink)> {
+        let home = Home::new(&config.config_dir);
+        let remote = config.host.resolve()?;
+        let expect = contact::known_host(&home, &config.host)?;
+        let endpoint_config = ClientConfig {
+            expect: Some(expect),
+            name: config.name.clone(),
+            purpose: Purpose::Stream,
+            ..ClientConfig::new(home.identity()?, rift_crypto::random_seed()?, Path::to(remote))
+        };
+        let decoder_config = DecoderConfig { slice_bytes_max: SLICE_BYTES_MAX, ..DecoderConfig::default() };
+        let decoder = open_decoder(config.decoder.into(), &decoder_config)?;
+        let trace = config.trace.as_deref().map(TraceFile::create).transpose()?;
+
+        let (slices, slice_end) = handoff::slices()?;
+        let (cursors, cursor_end) = spsc::ring(RING);
+        let (outcomes, outcome_end) = spsc::ring(RING);
+        let (commands, command_end) = spsc::ring(RING);
+        let (notices, notice_end) = spsc::ring(RING);
+        let (decode_notices, decode_notice_end) = spsc::ring(RING);
+
+        // The ring belongs to the thread that runs it, so the transport is opened there and tells how to
+        // be woken, and that it could be opened, through this channel.
+        let (opened, opening) = std::sync::mpsc::channel();
+        let (give_decode, take_decode) = std::sync::mpsc::channel();
+        let network = {
+            let uring = UringUdpConfig {
+                busy_poll: config.busy_poll,
+                ..UringUdpConfig::new(contact::unspecified_like(remote))
+            };
+            let core = config.network_core;
+            let shutdown = shutdown.clone();
+            let main_thread = std::thread::current();
+            std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || {
+                settle(core);
+                let transport = match UringUdp::open(uring) {
+                    Ok(transport) => transport,
+                    Err(error) => {
+                        let _ = opened.send(Err(error));
+                        return Ok(());
+                    }
+                };
+                let _ = opened.send(Ok(transport.waker()));
+                let Ok(decode_thread) = take_decode.recv() else { return Ok(()) };
+                let endpoint = ClientEndpoint::new(endpoint_config, now());
+                let links = NetworkLinks {
+                    slices,
+                    cursors,
+                    outcomes: outcome_end,
+                    decode_thread,
+                    commands: command_end,
+                    notices,
+                    main_thread,
+                    shutdown,
+                };
+                NetworkThread::new(transport, endpoint, links).run()
+            })?
+        };
+        let waker = opening.recv().context("the network thread ended before it began")??;
+        shutdown.notify(waker.clone());
+
+        let decode = {
+            let links = DecodeLinks {
+                slices: slice_end,
+                cursors: cursor_end,
+                outcomes,
+                network: waker.clone(),
+                notices: decode_notices,
+                main_thread: std::thread::current(),
+                shutdown: shutdown.clone(),
+            };
+            let (core, tracing) = (config.decode_core, config.trace.is_some());
+            let check = config.verify.map(StripCheck::new);
+            std::thread::Builder::new().name("wavry-decode".to_owned()).spawn(move || {
+                settle(core);
+                DecodeThread::new(decoder, presenter, links, check, tracing).run()
+            })?
+        };
+        let _ = give_decode.send(decode.thread().clone());
+        let session = Self {
+            network,
+            decode,
+            notices: notice_end,
+            decode_notices: decode_notice_end,
+            trace,
+            shutdown: shutdown.clone(),
+            target: config.host.to_string(),
+            end: None,
+            frames: 0,
+        };
+        Ok((session, InputLink::new(commands, waker)))
+    }
+
+    /// Reads what the threads have to say. Does not block.
+    ///
+    /// # Errors
+    /// When the session failed.
+    pub(crate) fn poll(&mut self, config: &Config) -> anyhow::Result<Progress> {
+        while let Some(notice) = self.decode_notices.pop() {
+            match notice {
+                DecodeNotice::Frame(frame) => {
+                    self.frames += 1;
+                    if let Some(file) = &mut self.trace {
+                        file.write(&frame).context("the trace could not be written")?;
+                    }
+                }
+                DecodeNotice::Failed(error) => bail!("showing the stream failed: {error}"),
+            }
+        }
+        while let Some(notice) = self.notices.pop() {
+            match notice {
+                ClientNotice::Connected { peer, width, height, fps, one_round_trip } => {
+                    let trips = if one_round_trip { "one round trip" } else { "two round trips" };
+                    println!("connected to {peer} after {trips}: {width} x {height}, {fps} fps");
+                    self.end = config.duration.map(|duration| Instant::now() + duration);
+                }
+                ClientNotice::Closed(reason) => {
+                    if self.end.is_none() && !self.shutdown.requested() && reason == "no answer" {
+                        bail!(
+                            "{} does not answer; is wavry-server running there, and UDP open to it?",
+                            self.target
+                        );
+                    }
+                    println!("{} ended the stream: {reason}", self.target);
+                    return Ok(Progress::Over);
+                }
+                ClientNotice::Refused(reason) => bail!("{} refuses: {reason}", self.target),
+                ClientNotice::Statistics(s) => tracing::info!(
+                    slices = s.slices,
+                    datagrams = s.datagrams,
+                    mbps = s.bytes as f64 * 8e-6,
+                    rtt_us = s.rtt_us,
+                    asked_again = s.asked_again,
+                    repaired = s.repaired,
+                    frames_dropped = s.frames_dropped,
+                    slices_lost = s.slices_lost,
+                    "receiving"
+                ),
+                ClientNotice::Stopped => return Ok(Progress::Over),
+            }
+        }
+        let over = self.shutdown.requested() || self.end.is_some_and(|end| Instant::now() >= end);
+        Ok(if over { Progress::Over } else { Progress::Running })
+    }
+
+    /// Polls until the session is over.
+    fn watch(&mut self, config: &Config) -> anyhow::Result<()> {
+        while self.poll(config)? == Progress::Running {
+            std::thread::park_timeout(TICK);
+        }
+        Ok(())
+    }
+
+    /// Ends both threads and says how it went.
+    ///
+    /// # Errors
+    /// When a thread failed, or with `--verify` if a shown frame was not right.
+    pub(crate) fn finish(mut self, config: &Config) -> anyhow::Result<()> {
+        self.shutdown.request();
+        self.decode.thread().unpark();
+        let network = self.network.join();
+        let decode = self.decode.join();
+        while let Some(DecodeNotice::Frame(frame)) = self.decode_notices.pop() {
+            if let Some(file) = &mut self.trace {
+                file.write(&frame).context("the trace could not be written")?;
+            }
+        }
+        if let Some(file) = self.trace.take() {
+            file.finish().context("the trace could not be written to its end")?;
+        }
+        let Ok(network) = network else {
+            bail!("the network thread panicked; this is a fault of the program")
+        };
+        let Ok(check) = decode else { bail!("the decode thread panicked; this is a fault of the program") };
+        network.context("the network thread ended early")?;
+        if let Some(check) = check {
+            println!("verified: {check}");
+            ensure!(check.passed() || config.verify.is_none(), "not every shown frame was right: {check}");
+        }
+        Ok(())
+    }
+}
+
+fn keep_picture(config: &Config, screen: &HeadlessScreen) -> anyhow::Result<()> {
+    if let Some(path) = &config.screenshot {
+        screen.save_png(path)?;
+        println!("the last picture is in {}", path.display());
+    }
+    Ok(())
+}
+
+/// Pins the thread if a core was chosen and asks for a priority that keeps latency down.
+fn settle(core: Option<usize>) {
+    if let Some(core) = core
+        && let Err(error) = cores::pin_to(core)
+    {
+        tracing::warn!(%error, core, "the thread could not be pinned");
+    }
+    cores::raise_priority(false);
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(Clock.now() / 1000)
+}

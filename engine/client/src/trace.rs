@@ -1,0 +1,60 @@
+//! One line of times per frame; see the host's trace, whose lines it can be joined with.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use anyhow::Context;
+
+/// Times of one frame on the client, in microseconds of `CLOCK_MONOTONIC`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FrameTrace {
+    pub(crate) frame: u64,
+    pub(crate) first_arrival_us: u64,
+    pub(crate) last_arrival_us: u64,
+    pub(crate) complete_us: u64,
+    pub(crate) decode_started_us: u64,
+    pub(crate) decoded_us: u64,
+    pub(crate) presented_us: u64,
+    pub(crate) shown: bool,
+    pub(crate) repaired: bool,
+}
+
+const HEADER: &str = "frame,first_arrival_us,last_arrival_us,complete_us,decode_started_us,decoded_us,presented_us,\
+                      shown,repaired";
+
+/// The file they go to. Owned by the main thread: writing may block.
+pub(crate) struct TraceFile(BufWriter<File>);
+
+impl TraceFile {
+    /// Creates or empties the file.
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot write the trace {}", path.display()))?;
+        let mut out = BufWriter::new(file);
+        writeln!(out, "{HEADER}")?;
+        Ok(Self(out))
+    }
+
+    /// Adds a line.
+    pub(crate) fn write(&mut self, f: &FrameTrace) -> std::io::Result<()> {
+        writeln!(
+            self.0,
+            "{},{},{},{},{},{},{},{},{}",
+            f.frame,
+            f.first_arrival_us,
+            f.last_arrival_us,
+            f.complete_us,
+            f.decode_started_us,
+            f.decoded_us,
+            f.presented_us,
+            u8::from(f.shown),
+            u8::from(f.repaired)
+        )
+    }
+
+    /// Brings everything to the file.
+    pub(crate) fn finish(mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}

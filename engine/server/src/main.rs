@@ -1,0 +1,26 @@
+//! `wavry-server`: see [`wavry_server`].
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use wavry_runtime::kernel::Unsupported;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let config = wavry_server::Config::parse();
+    let filter = EnvFilter::try_from_env("WAVRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match wavry_server::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wavry-server: {error:#}");
+            match error.downcast_ref::<Unsupported>() {
+                Some(unsupported) => ExitCode::from(unsupported.exit_code()),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}

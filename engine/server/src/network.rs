@@ -1,0 +1,369 @@
+//! The network thread: owns the socket, the session, and input injection.
+//!
+//! Never blocks but in [`Transport::turn`], never allocates in the steady state, never takes a lock. Order
+//! within a turn: datagrams first (input is injected before any media work), then slices from the
+//! encoder, then everything there is to send, all of which leaves with the next kernel entry.
+
+use std::thread::Thread;
+
+use rift_core::Timestamp;
+use rift_core::endpoint::{self, HostEndpoint, HostEvent, Path};
+use rift_core::input::InputEvent;
+use rift_core::message::proto;
+use rift_core::send::SliceMeta;
+use rift_core::session::{CloseCode, CloseReason};
+use wavry_platform::InputInjector;
+use wavry_platform::input::BTN_LEFT;
+use wavry_runtime::clock::Clock;
+use wavry_runtime::shutdown::Shutdown;
+use wavry_runtime::spsc::{Consumer, Producer};
+use wavry_runtime::transport::{self, Transport};
+
+use crate::handoff::{EncodedBuffer, SliceTimes};
+use crate::notice::{HostNotice, Statistics, VideoNotice};
+use crate::trace::FrameTrace;
+use crate::video::VideoCommand;
+
+/// How often counts go to the main thread while somebody watches.
+const STATISTICS_INTERVAL_US: u64 = 1_000_000;
+/// How long a closing session may take to tell the client why.
+const CLOSE_US: u64 = 300_000;
+
+/// The ends of the rings that the thread holds.
+pub(crate) struct NetworkLinks {
+    pub(crate) slices: Consumer<EncodedBuffer>,
+    pub(crate) video_notices: Consumer<VideoNotice>,
+    pub(crate) video_commands: Producer<VideoCommand>,
+    pub(crate) video_thread: Thread,
+    pub(crate) notices: Producer<HostNotice>,
+    pub(crate) main_thread: Thread,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// The thread's state.
+pub(crate) struct NetworkThread<T> {
+    transport: T,
+    endpoint: HostEndpoint,
+    injector: Option<Box<dyn InputInjector>>,
+    links: NetworkLinks,
+    tracing: bool,
+    frame: FrameTrace,
+    statistics: Statistics,
+    statistics_due: Timestamp,
+    injection_failed: bool,
+    notices_lost: u64,
+}
+
+impl<T: Transport> NetworkThread<T> {
+    /// A thread state around a transport and an endpoint.
+    pub(crate) fn new(
+        transport: T,
+        endpoint: HostEndpoint,
+        injector: Option<Box<dyn InputInjector>>,
+        links: NetworkLinks,
+        tracing: bool,
+    ) -> Self {
+        Self {
+            transport,
+            endpoint,
+            injector,
+            links,
+            tracing,
+            frame: FrameTrace::default(),
+            statistics: Statistics::default(),
+            statistics_due: Timestamp::NEVER,
+            injection_failed: false,
+            notices_lost: 0,
+        }
+    }
+
+    /// Runs until told to stop, then takes leave of the client.
+    pub(crate) fn run(mut self) -> std::io::Result<()> {
+        let result = self.serve();
+        if result.is_ok() {
+            self.take_leave()?;
+        }
+        self.notify(HostNotice::Stopped);
+        result
+    }
+
+    fn serve(&mut self) -> std::io::Result<()> {
+        while !self.links.shutdown.requested() {
+            let now = now();
+            self.receive(now);
+            self.endpoint.handle_timeout(now);
+            self.take_events(now);
+            self.take_slices(now);
+            self.take_video_notices(now);
+            self.transmit(now);
+            self.report(now);
+            let deadline = self.endpoint.poll_timeout().min(self.statistics_due);
+            self.transport.turn(to_ns(deadline))?;
+        }
+        Ok(())
+    }
+
+    /// Tells the client that the host is going, for as long as that may take.
+    fn take_leave(&mut self) -> std::io::Result<()> {
+        let end = now().plus_micros(CLOSE_US);
+        self.endpoint.close(now(), CloseReason::Local(CloseCode::ShuttingDown));
+        loop {
+            let now = now();
+            self.receive(now);
+            self.endpoint.handle_timeout(now);
+            self.transmit(now);
+            let due = self.endpoint.poll_timeout();
+            if now >= end || self.endpoint.is_drained() {
+                self.transport.flush()?;
+                break;
+            }
+            self.transport.turn(to_ns(due.min(end)))?;
+        }
+        self.release_all();
+        Ok(())
+    }
+
+    fn receive(&mut self, now: Timestamp) {
+        while let Some(batch) = self.transport.poll_receive() {
+            let path = Path { remote: batch.from, local: batch.to };
+            let ecn = endpoint::Ecn::from_bits(batch.ecn as u8);
+            for datagram in batch.datagrams() {
+                if self.endpoint.handle_datagram(now, path, ecn, datagram).is_err() {
+                    self.statistics.dropped_datagrams += 1;
+                }
+            }
+        }
+    }
+
+    fn take_events(&mut self, now: Timestamp) {
+        let mut injected = false;
+        while let Some(event) = self.endpoint.poll_event() {
+            match event {
+                HostEvent::Input(event) => {
+                    self.inject(&event);
+                    injected = true;
+                }
+                HostEvent::ReleaseAllInput => self.release_all(),
+                HostEvent::SessionStarted { peer, name, fps, bitrate, .. } => {
+                    self.command(VideoCommand::Rate { bitrate_bps: bitrate.as_bps(), fps });
+                    self.statistics.bitrate_bps = bitrate.as_bps();
+                    self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
+                    self.command(VideoCommand::Start);
+                    self.notify(HostNotice::Started { peer, name });
+                }
+                HostEvent::SessionEnded { peer, reason } => {
+                    self.statistics_due = Timestamp::NEVER;
+                    self.command(VideoCommand::Stop);
+                    self.notify(HostNotice::Ended { peer, reason: reason.to_string() });
+                }
+                HostEvent::KeyframeNeeded => self.command(VideoCommand::Keyframe),
+                HostEvent::ReferenceInvalidated { last_valid } => {
+                    self.command(VideoCommand::ReferenceAtMost(last_valid));
+                }
+                HostEvent::RateChanged { bitrate, fps, .. } => {
+                    self.statistics.bitrate_bps = bitrate.as_bps();
+                    self.command(VideoCommand::Rate { bitrate_bps: bitrate.as_bps(), fps });
+                }
+                HostEvent::SkipFrames(frames) => self.command(VideoCommand::Skip(frames)),
+                HostEvent::MonitorSelected(id) => self.command(VideoCommand::SelectMonitor(id)),
+                HostEvent::Paired { id, name } => self.notify(HostNotice::Paired { peer: id, name }),
+                HostEvent::PairingFailed { attempts_left } => {
+                    self.notify(HostNotice::PairingFailed { attempts_left });
+                }
+                _ => {}
+            }
+        }
+        if injected {
+            let flushed = self.injector.as_mut().map_or(Ok(()), |injector| injector.flush());
+            self.on_injected(flushed);
+        }
+    }
+
+    fn take_slices(&mut self, now: Timestamp) {
+        while let Some(slice) = self.links.slices.pop() {
+            let submitted = self.endpoint.submit_slice(now, &slice.meta, &slice.data);
+            if submitted.is_err() {
+                self.statistics.slices_lost += 1;
+            }
+            if self.tracing {
+                self.trace_slice(&slice.meta, slice.times, slice.data.len());
+            }
+            if slice.meta.last_slice {
+                self.statistics.frames += 1;
+            }
+            let last = slice.meta.last_slice;
+            drop(slice);
+            if self.tracing {
+                // Sealed here and not with the rest, so that the time is this slice's own.
+                self.transmit(now);
+                self.trace_sealed(last);
+            }
+        }
+    }
+
+    fn take_video_notices(&mut self, now: Timestamp) {
+        while let Some(notice) = self.links.video_notices.pop() {
+            match notice {
+                VideoNotice::CursorPosition { at_ns, x, y, visible, shape_serial } => {
+                    self.endpoint.submit_cursor_position(proto::CursorPosition {
+                        timestamp_us: at_ns / 1000,
+                        x,
+                        y,
+                        visible,
+                        shape_serial: shape_serial.into(),
+                    });
+                }
+                VideoNotice::CursorShape(shape) => {
+                    // Without room for it the pointer keeps its last picture.
+                    let _ = self.endpoint.submit_cursor_shape(proto::CursorShape {
+                        serial: shape.serial.into(),
+                        width: shape.width,
+                        height: shape.height,
+                        hotspot_x: shape.hot_x,
+                        hotspot_y: shape.hot_y,
+                        bgra: shape.bgra,
+                    });
+                }
+                VideoNotice::Failed => self.endpoint.close(now, CloseReason::Local(CloseCode::DeviceFailed)),
+            }
+        }
+    }
+
+    fn transmit(&mut self, now: Timestamp) {
+        while let Some(mut slot) = self.transport.acquire() {
+            let Some(out) = self.endpoint.poll_transmit(now, &mut slot) else { break };
+            self.statistics.packets += out.datagrams() as u64;
+            self.statistics.bytes += out.len as u64;
+            self.transport.commit(slot, to_transport(&out));
+        }
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        if now < self.statistics_due {
+            return;
+        }
+        self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
+        if let Some(session) = self.endpoint.session() {
+            self.statistics.rtt_us = session.rtt_us;
+        }
+        if let Some(counters) = self.endpoint.sender_counters() {
+            self.statistics.retransmitted = counters.retransmitted_packets;
+        }
+        self.statistics.system_calls = self.transport.counters().syscalls;
+        let seen = self.statistics;
+        self.notify(HostNotice::Statistics(Box::new(seen)));
+        self.statistics = Statistics { bitrate_bps: seen.bitrate_bps, ..Statistics::default() };
+    }
+
+    fn inject(&mut self, event: &InputEvent) {
+        let Some(injector) = &mut self.injector else { return };
+        let injected = match to_platform_input(event) {
+            Some(event) if event.is_finite() => injector.inject(&event),
+            _ => Ok(()),
+        };
+        self.on_injected(injected);
+    }
+
+    fn release_all(&mut self) {
+        if let Some(injector) = &mut self.injector {
+            let released = injector.release_all();
+            self.on_injected(released);
+        }
+    }
+
+    /// Tells of the first failure; one bad event must not fill the log.
+    fn on_injected(&mut self, result: Result<(), wavry_platform::InjectError>) {
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.injection_failed, true)
+        {
+            self.notify(HostNotice::InjectionFailed(error.to_string()));
+        }
+    }
+
+    fn command(&mut self, command: VideoCommand) {
+        self.command_when_awake(command);
+        self.links.video_thread.unpark();
+    }
+
+    /// For what can wait until the video thread looks by itself.
+    fn command_when_awake(&mut self, command: VideoCommand) {
+        if self.links.video_commands.push(command).is_err() {
+            self.notices_lost += 1;
+        }
+    }
+
+    fn notify(&mut self, notice: HostNotice) {
+        if self.links.notices.push(notice).is_err() {
+            self.notices_lost += 1;
+        }
+        self.links.main_thread.unpark();
+    }
+
+    fn trace_slice(&mut self, meta: &SliceMeta, times: SliceTimes, bytes: usize) {
+        if meta.slice_index == 0 {
+            self.frame = FrameTrace {
+                frame: meta.frame_id.0,
+                keyframe: meta.keyframe,
+                capture_started_us: times.capture_started / 1000,
+                captured_us: times.captured / 1000,
+                first_slice_us: times.encoded / 1000,
+                ..FrameTrace::default()
+            };
+        }
+        self.frame.slices = meta.slice_index + 1;
+        self.frame.bytes += bytes as u64;
+        self.frame.encoded_us = times.encoded / 1000;
+    }
+
+    fn trace_sealed(&mut self, last: bool) {
+        let sealed = Clock.now() / 1000;
+        if self.frame.slices == 1 {
+            self.frame.first_sealed_us = sealed;
+        }
+        self.frame.last_sealed_us = sealed;
+        if last {
+            self.notify(HostNotice::Frame(self.frame));
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_micros(Clock.now() / 1000)
+}
+
+fn to_ns(deadline: Timestamp) -> Option<u64> {
+    (deadline != Timestamp::NEVER).then(|| deadline.as_micros().saturating_mul(1000))
+}
+
+/// Input and control travel expedited, media as interactive video (RFC 4594 section 4).
+fn to_transport(out: &endpoint::Transmit) -> transport::Transmit {
+    transport::Transmit {
+        to: out.path.remote,
+        from: out.path.local,
+        len: out.len,
+        segment_len: out.segment_len,
+        class: match out.class {
+            endpoint::TrafficClass::Input | endpoint::TrafficClass::Control => transport::TrafficClass::Ef,
+            endpoint::TrafficClass::Audio | endpoint::TrafficClass::Video => transport::TrafficClass::Af41,
+        },
+        ecn: match out.ecn {
+            endpoint::Ecn::Ect0 => transport::Ecn::Ect0,
+            endpoint::Ecn::Ect1 => transport::Ecn::Ect1,
+            endpoint::Ecn::NotEct | endpoint::Ecn::Ce => transport::Ecn::NotEct,
+        },
+    }
+}
+
+fn to_platform_input(event: &InputEvent) -> Option<wavry_platform::InputEvent> {
+    use wavry_platform::InputEvent as Platform;
+    Some(match *event {
+        InputEvent::MouseMove { x, y } => Platform::MouseMoveAbs { x, y },
+        InputEvent::MouseMoveRelative { dx, dy } => Platform::MouseMoveRel { dx, dy },
+        InputEvent::MouseButton { button, pressed } => {
+            Platform::MouseButton { button: BTN_LEFT + u32::from(button), pressed }
+        }
+        InputEvent::Key { keycode, pressed } => Platform::Key { keycode: u32::from(keycode), pressed },
+        InputEvent::Scroll { dx, dy } => Platform::Scroll { dx, dy },
+        _ => return None,
+    })
+}

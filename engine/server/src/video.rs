@@ -1,0 +1,350 @@
+//! The video thread: waits for the picture to change, captures, encodes, hands slices over.
+//!
+//! Owns the capture source and the encoder. Never touches the network and never queues pictures: what
+//! happened on the screen during an encode is in the next picture or in none. Invariant: a frame of which
+//! a slice was lost on the way is never referenced again.
+
+use std::time::{Duration, Instant};
+
+use rift_core::send::SliceMeta;
+use rift_core::{FrameId, Timestamp};
+use wavry_codec::{
+    EncodeRequest, EncodedSlice, Encoder, EncoderChoice, EncoderConfig, FrameInput, open_encoder,
+};
+use wavry_platform::testsource::TestSource;
+use wavry_platform::x11::{X11Capture, X11CaptureConfig};
+use wavry_platform::{CaptureSource, CapturedFrame, FramePixels, Geometry};
+use wavry_runtime::Waker;
+use wavry_runtime::clock::Clock;
+use wavry_runtime::shutdown::Shutdown;
+use wavry_runtime::spsc::{Consumer, Producer};
+
+use crate::config::SourceChoice;
+use crate::handoff::{SliceSender, SliceTimes};
+use crate::notice::{CursorShapeNotice, VideoNotice};
+
+/// How long a capture waits for a change before it looks for commands again.
+const COMMAND_INTERVAL: Duration = Duration::from_millis(8);
+/// How often a picture that no longer changes is encoded again, so that its last state is seen sharp and
+/// not in the quality that motion was coded in.
+const REFINEMENTS: u32 = 3;
+/// Pause before a display that went away is opened again.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the network thread asks of the video thread.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum VideoCommand {
+    /// Somebody watches: begin with a keyframe.
+    Start,
+    /// Nobody watches: sleep.
+    Stop,
+    /// The next frame must be a keyframe.
+    Keyframe,
+    /// Predict only from this frame or an older one.
+    ReferenceAtMost(FrameId),
+    /// New targets.
+    Rate { bitrate_bps: u64, fps: u32 },
+    /// Leave out this many frames.
+    Skip(u32),
+    /// Capture this monitor.
+    SelectMonitor(u32),
+}
+
+/// Settings that stay for the life of the thread.
+#[derive(Debug, Clone)]
+pub(crate) struct VideoConfig {
+    pub(crate) source: SourceChoice,
+    pub(crate) encoder: EncoderChoice,
+    pub(crate) encoder_threads: u32,
+    pub(crate) slices: u32,
+    pub(crate) fps: u32,
+    pub(crate) bitrate_bps: u64,
+}
+
+/// The ends of the rings that the thread holds, and how it wakes the network thread.
+pub(crate) struct VideoLinks {
+    pub(crate) commands: Consumer<VideoCommand>,
+    pub(crate) slices: SliceSender,
+    pub(crate) notices: Producer<VideoNotice>,
+    pub(crate) network: Waker,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// The thread's state.
+pub(crate) struct VideoThread {
+    config: VideoConfig,
+    links: VideoLinks,
+    source: Box<dyn CaptureSource>,
+    encoder: Option<OpenEncoder>,
+    wishes: Wishes,
+    next_frame: FrameId,
+    watched: bool,
+    refinements_left: u32,
+    shape_serial: Option<u32>,
+}
+
+struct OpenEncoder {
+    encoder: Box<dyn Encoder>,
+    geometry: Geometry,
+}
+
+/// What the next frame has to be.
+#[derive(Debug, Default)]
+struct Wishes {
+    keyframe: bool,
+    reference_at_most: Option<FrameId>,
+    skip: u32,
+}
+
+/// Opens the source that was chosen.
+pub(crate) fn open_source(choice: &SourceChoice, fps: u32) -> anyhow::Result<Box<dyn CaptureSource>> {
+    Ok(match choice {
+        SourceChoice::X11(display) => Box::new(X11Capture::open(&X11CaptureConfig {
+            display: display.clone(),
+            max_fps: fps as f32,
+            ..X11CaptureConfig::default()
+        })?),
+        SourceChoice::Test(geometry) => Box::new(TestSource::new(*geometry, fps as f32)?),
+    })
+}
+
+impl VideoThread {
+    /// A thread state that captures from `source`.
+    pub(crate) fn new(config: VideoConfig, links: VideoLinks, source: Box<dyn CaptureSource>) -> Self {
+        Self {
+            config,
+            links,
+            source,
+            encoder: None,
+            wishes: Wishes::default(),
+            next_frame: FrameId(0),
+            watched: false,
+            refinements_left: 0,
+            shape_serial: None,
+        }
+    }
+
+    /// Runs until told to stop. An error is the end of streaming: the device is gone for good.
+    pub(crate) fn run(mut self) -> anyhow::Result<()> {
+        while !self.links.shutdown.requested() {
+            self.take_commands();
+            if !self.watched {
+                // Unparked by the network thread together with each command.
+                std::thread::park_timeout(Duration::from_secs(1));
+                continue;
+            }
+            if let Err(fault) = self.capture_and_encode() {
+                self.recover(fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_commands(&mut self) {
+        while let Some(command) = self.links.commands.pop() {
+            match command {
+                VideoCommand::Start => {
+                    self.watched = true;
+                    self.wishes = Wishes { keyframe: true, ..Wishes::default() };
+                    self.shape_serial = None;
+                    self.source.refresh();
+                }
+                VideoCommand::Stop => {
+                    self.watched = false;
+                    // A keyframe for the next viewer costs less than keeping an encoder warm.
+                    self.encoder = None;
+                }
+                VideoCommand::Keyframe => {
+                    self.wishes.keyframe = true;
+                    self.source.refresh();
+                }
+                VideoCommand::ReferenceAtMost(frame) => {
+                    self.wishes.limit_reference(frame);
+                    self.source.refresh();
+                }
+                VideoCommand::Rate { bitrate_bps, fps } => self.set_rate(bitrate_bps, fps),
+                VideoCommand::Skip(frames) => self.wishes.skip = frames,
+                VideoCommand::SelectMonitor(id) => {
+                    if let Err(error) = self.source.select_monitor(id) {
+                        tracing::warn!(%error, "the client chose a monitor that is not there");
+                    } else {
+                        self.wishes.keyframe = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn set_rate(&mut self, bitrate_bps: u64, fps: u32) {
+        self.config.bitrate_bps = bitrate_bps;
+        self.source.set_max_fps(fps as f32);
+        if let Some(open) = &mut self.encoder {
+            let set =
+                open.encoder.set_bitrate(bitrate_bps).and_then(|()| open.encoder.set_frame_rate(fps as f32));
+            if let Err(error) = set {
+                tracing::warn!(%error, bitrate_bps, fps, "the encoder did not take its new rate");
+            }
+        }
+    }
+
+    fn capture_and_encode(&mut self) -> Result<(), VideoFault> {
+        let deadline = Instant::now() + COMMAND_INTERVAL;
+        let Some(frame) = self.source.capture(Some(deadline)).map_err(VideoFault::Capture)? else {
+            if self.refinements_left > 0 {
+                self.refinements_left -= 1;
+                self.source.refresh();
+            }
+            return Ok(());
+        };
+        announce_cursor(&frame, &mut self.shape_serial, &mut self.links);
+        if self.wishes.skip > 0 {
+            self.wishes.skip -= 1;
+            return Ok(());
+        }
+        if frame.damage.is_empty() && !self.wishes.any() && self.encoder.is_some() {
+            return Ok(());
+        }
+        let refining = is_refinement(&frame, self.refinements_left);
+        if !refining {
+            self.refinements_left = REFINEMENTS;
+        }
+        let open = match &mut self.encoder {
+            Some(open) if open.geometry == frame.geometry => open,
+            slot => slot.insert(open_encoder_for(&self.config, frame.geometry)?),
+        };
+        let id = self.next_frame;
+        self.next_frame = id.next();
+        encode(open, &frame, id, &mut self.wishes, &mut self.links)
+    }
+
+    /// Opens again what can be opened again.
+    fn recover(&mut self, fault: VideoFault) -> anyhow::Result<()> {
+        match fault {
+            VideoFault::Capture(error) => {
+                tracing::warn!(%error, "capture failed; opening the display again");
+                std::thread::sleep(REOPEN_PAUSE);
+                match open_source(&self.config.source, self.config.fps) {
+                    Ok(source) => self.source = source,
+                    Err(error) => {
+                        let _ = self.links.notices.push(VideoNotice::Failed);
+                        self.links.network.wake();
+                        return Err(error.context("the display went away and could not be opened again"));
+                    }
+                }
+            }
+            VideoFault::Encode(error) => {
+                tracing::warn!(%error, "encoding failed; opening a new encoder");
+                self.encoder = None;
+            }
+        }
+        self.wishes.keyframe = true;
+        Ok(())
+    }
+}
+
+impl Wishes {
+    fn any(&self) -> bool {
+        self.keyframe || self.reference_at_most.is_some()
+    }
+
+    fn limit_reference(&mut self, frame: FrameId) {
+        self.reference_at_most = Some(self.reference_at_most.map_or(frame, |limit| limit.min(frame)));
+    }
+}
+
+enum VideoFault {
+    Capture(wavry_platform::CaptureError),
+    Encode(wavry_codec::CodecError),
+}
+
+impl From<wavry_codec::CodecError> for VideoFault {
+    fn from(error: wavry_codec::CodecError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+/// A picture that was fetched again though nothing on the screen had changed.
+fn is_refinement(frame: &CapturedFrame<'_>, refinements_left: u32) -> bool {
+    refinements_left < REFINEMENTS && frame.damage == [frame.geometry.as_rect()]
+}
+
+fn open_encoder_for(config: &VideoConfig, geometry: Geometry) -> Result<OpenEncoder, VideoFault> {
+    let encoder_config = EncoderConfig {
+        slices: config.slices.min(geometry.height.div_ceil(16)).max(1),
+        threads: config.encoder_threads,
+        ..EncoderConfig::new(geometry.width, geometry.height, config.fps, config.bitrate_bps)
+    };
+    Ok(OpenEncoder { encoder: open_encoder(config.encoder, &encoder_config)?, geometry })
+}
+
+fn encode(
+    open: &mut OpenEncoder,
+    frame: &CapturedFrame<'_>,
+    id: FrameId,
+    wishes: &mut Wishes,
+    links: &mut VideoLinks,
+) -> Result<(), VideoFault> {
+    let FramePixels::Bgrx { data, stride } = frame.pixels else {
+        // The enum is open for DMA-BUF; no source of this build makes one.
+        return Ok(());
+    };
+    let request = EncodeRequest {
+        frame_id: id.0,
+        force_keyframe: std::mem::take(&mut wishes.keyframe),
+        reference_at_most: wishes.reference_at_most.take().map(|limit| limit.0),
+    };
+    let clock = Clock;
+    let (started, captured) = (frame.started_at_ns, frame.captured_at_ns);
+    let mut lost = false;
+    let VideoLinks { slices, network, .. } = links;
+    let mut sink = |slice: EncodedSlice<'_>| {
+        let encoded = clock.now();
+        let meta = SliceMeta {
+            frame_id: id,
+            slice_index: slice.index,
+            last_slice: slice.last,
+            keyframe: slice.keyframe,
+            reference: slice.reference.map(FrameId),
+            timestamp: Timestamp::from_micros(started / 1000),
+            capture_us: micros(captured.saturating_sub(started)),
+            encode_us: micros(encoded.saturating_sub(captured)),
+        };
+        let times = SliceTimes { capture_started: started, captured, encoded };
+        lost |= slices.send(meta, times, slice.data).is_err();
+        network.wake();
+    };
+    let report = open.encoder.encode(FrameInput::Bgrx { data, stride }, &request, &mut sink)?;
+    if lost {
+        // The client will never have this frame whole, so nothing may be predicted from it.
+        tracing::debug!(frame = id.0, bytes = report.bytes, "a slice did not reach the network thread");
+        match id.0.checked_sub(1) {
+            Some(before) if !report.keyframe => wishes.limit_reference(FrameId(before)),
+            _ => wishes.keyframe = true,
+        }
+    }
+    Ok(())
+}
+
+fn announce_cursor(frame: &CapturedFrame<'_>, shape_serial: &mut Option<u32>, links: &mut VideoLinks) {
+    let Some(cursor) = &frame.cursor else { return };
+    if *shape_serial != Some(cursor.shape.serial) {
+        // Rare (the pointer changed its picture), so the allocation is no matter.
+        let shape = Box::new(CursorShapeNotice::from(&cursor.shape));
+        if links.notices.push(VideoNotice::CursorShape(shape)).is_ok() {
+            *shape_serial = Some(cursor.shape.serial);
+        }
+    }
+    // A lost position is made good by the next one.
+    let _ = links.notices.push(VideoNotice::CursorPosition {
+        at_ns: frame.captured_at_ns,
+        x: cursor.x,
+        y: cursor.y,
+        visible: cursor.visible,
+        shape_serial: cursor.shape.serial,
+    });
+    links.network.wake();
+}
+
+fn micros(ns: u64) -> u32 {
+    u32::try_from(ns / 1000).unwrap_or(u32::MAX)
+}
