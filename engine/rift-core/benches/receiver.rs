@@ -194,7 +194,9 @@ fn measure(c: &mut Criterion) {
             group.bench_function(case, |b| {
                 b.iter_custom(|rounds| {
                     let rounds = 0..rounds;
-                    rounds.map(|_| (host.advance(), timed(|| _ = black_box(client.frame(&host.datagrams)))).1).sum()
+                    rounds
+                        .map(|_| (host.advance(), timed(|| _ = black_box(client.frame(&host.datagrams)))).1)
+                        .sum()
                 });
             });
         }

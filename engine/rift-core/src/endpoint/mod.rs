@@ -5,9 +5,9 @@
 //!
 //! * `handle_datagram` for each datagram (opened in place), `handle_timeout` when the time that
 //!   `poll_timeout` gave has come, and the `submit_` methods;
-//! * after any batch of these at one `now`: `poll_transmit` until it gives nothing, then `poll_event`
-//!   until it gives nothing, then `poll_timeout`. Calling `poll_transmit` again at a later `now`
-//!   without a new input is harmless.
+//! * after any batch of these at one `now`: on the client `poll_slice`, then on both `poll_transmit` and
+//!   `poll_event`, each until it gives nothing, and last `poll_timeout`. Calling one again without a new
+//!   input is harmless.
 //!
 //! ```text
 //! both    new(config, now)                 handle_datagram(now, Path, Ecn, &mut [u8]) -> Result<(), DropReason>

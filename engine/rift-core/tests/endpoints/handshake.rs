@@ -232,3 +232,21 @@ fn two_clients_behind_one_address_are_kept_apart() {
     world.run_ms(300);
     assert!(world.is_connected(0) && world.is_connected(1));
 }
+
+/// Video that overtakes HelloAck waits for it.
+#[test]
+fn video_that_comes_before_the_answer_waits() {
+    let mut world = World::with_client();
+    while world.host.session().is_none() {
+        world.run_ms(1);
+    }
+    // What the host said so far is lost: its first reliable message is repeated later.
+    world.network.retain(|d| d.from != world.host_address);
+    world.submit_frame(0, 20_000, 2);
+    world.run_ms(8);
+    let video = world.clients[0].endpoint.receiver_counters().unwrap().chunks;
+    assert!(video > 15 && !world.is_connected(0) && world.clients[0].slices.is_empty());
+    world.run_ms(300);
+    assert!(world.is_connected(0));
+    assert_eq!(world.clients[0].slices.len(), 2);
+}

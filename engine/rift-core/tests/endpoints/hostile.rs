@@ -1,7 +1,9 @@
 //! Bytes that nobody meant: garbage, cut and twisted datagrams, in every phase of a session.
 
 use proptest::prelude::*;
+use rift_core::DropReason;
 use rift_core::endpoint::Purpose;
+use rift_core::wire::Header;
 
 use crate::world::{Datagram, Fate, World, client_config, host_address, host_config, identity, known_host};
 
@@ -91,4 +93,83 @@ fn two_runs_are_identical() {
     let (first, second) = (run(), run());
     assert!(first.0.len() > 500);
     assert!(first == second);
+}
+
+/// Proves R-WIRE-1, R-WIRE-2, R-WIRE-3, R-WIRE-4 and R-WIRE-5: what is wrong with a header is found first, in this order, and
+/// costs a counter, at either end.
+#[test]
+fn bad_headers_are_dropped_with_their_reason() {
+    assert_eq!(rift_core::wire::crc16_kermit(b"123456789"), 0x2189);
+    let mut world = World::streaming();
+    let checked = |mut bytes: Vec<u8>, len: usize| {
+        let checksum = rift_core::wire::crc16_kermit(&bytes[..len]);
+        bytes[len..len + 2].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    };
+    let header = |alias: u8, len: usize| {
+        let mut bytes = vec![0; len];
+        bytes[..4].copy_from_slice(&[0x52, 0x49, 0, 1]);
+        bytes[7] = alias;
+        bytes
+    };
+    let mut unknown_kind = header(0, 40);
+    unknown_kind[8] = 9;
+    let mut reserved = header(0, 40);
+    (reserved[8], reserved[10]) = (1, 1);
+    let cases = [
+        (vec![], DropReason::TooShort),
+        (header(1, 17), DropReason::TooShort),
+        (vec![0; 40], DropReason::BadMagic),
+        (header(1, 40), DropReason::BadChecksum),
+        (header(0, 40), DropReason::BadChecksum),
+        // Alias 0, and too short for a handshake header.
+        (checked(header(0, 29), 16), DropReason::BadHeader),
+        (checked(unknown_kind, 28), DropReason::BadHeader),
+        (checked(reserved, 28), DropReason::BadHeader),
+        (checked(header(1, 40), 16), DropReason::UnknownAlias),
+    ];
+    for (bytes, reason) in cases {
+        for to in [host_address(), world.clients[0].address] {
+            let from = world.host_address;
+            world.deliver(Datagram { at: world.now, from, to, bytes: bytes.clone() });
+        }
+        assert_eq!(world.host_drops.pop(), Some(reason));
+        assert_eq!(world.clients[0].drops.pop(), Some(reason));
+    }
+}
+
+/// Proves R-WIRE-6 and R-WIRE-7: in each direction ids go up one by one from 0 over all channels, and no datagram
+/// is longer than was allowed.
+#[test]
+fn ids_are_consecutive_and_datagrams_fit() {
+    for datagram_len in [1200, 1400] {
+        let mut config = host_config(&[1]);
+        config.link.datagram_len = datagram_len;
+        let mut world = World::new(config);
+        world.tap = Some(vec![]);
+        world.connect(client_config(1, Purpose::Stream));
+        world.run_ms(100);
+        for id in 0..20 {
+            world.submit_frame(id, 60_000, 3);
+            let now = world.now;
+            world.host.submit_audio(now, now, &[1; 120]).unwrap();
+            world.run_ms(16);
+        }
+        world.host.submit_clipboard(&"x".repeat(5000)).unwrap();
+        world.run_ms(100);
+        let tap = world.tap.take().unwrap();
+        for from in [world.host_address, world.clients[0].address] {
+            let ids: Vec<_> = tap
+                .iter()
+                .filter(|d| d.from == from)
+                .filter_map(|d| match Header::decode(&d.bytes) {
+                    Ok(Header::Transport(header)) => Some(header.packet_id.0),
+                    _ => None,
+                })
+                .collect();
+            assert!(ids.len() > 20 && ids.iter().copied().eq(0..ids.len() as u64));
+        }
+        let longest = tap.iter().map(|d| d.bytes.len()).max().unwrap();
+        assert!((datagram_len - 60..=datagram_len).contains(&longest), "{longest}");
+    }
 }

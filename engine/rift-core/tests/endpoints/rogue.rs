@@ -333,6 +333,43 @@ fn what_no_honest_peer_sends_ends_the_session() {
     }
 }
 
+/// A published peer sends small things without the means to repeat them.
+#[test]
+fn published_messages_are_understood_unreliably() {
+    let mut world = World::new(host_config(&[1]));
+    let mut rogue = rogue_client(&mut world, streaming_hello());
+    for message in [
+        Control::SelectMonitor(proto::SelectMonitor { monitor_id: 5 }),
+        Control::Clipboard(proto::ClipboardMessage { text: "hi".into() }),
+    ] {
+        let packet = rogue.packet(&control(message));
+        exchange(&mut world, packet);
+    }
+    assert!(world.host_events.contains(&HostEvent::MonitorSelected(5)));
+    assert!(world.host_events.contains(&HostEvent::Clipboard("hi".into())));
+}
+
+/// Proves R-MSG-2: unknown fields, inside of known messages and instead of them, are skipped; what is known
+/// counts.
+#[test]
+fn unknown_fields_are_skipped() {
+    // Field 4000, a string, and field 4001, a number.
+    const UNKNOWN: [u8; 10] = [0x82, 0xfa, 0x01, 2, b'h', b'i', 0x88, 0xfa, 0x01, 7];
+    let mut world = World::new(host_config(&[1]));
+    let mut rogue = rogue_client(&mut world, streaming_hello());
+    let request = proto::ReferenceInvalidation { last_valid_frame_id: 5 }.encode_to_vec();
+    let request = [&request[..], &UNKNOWN].concat();
+    let in_control = [&[0x3a, request.len() as u8][..], &request, &UNKNOWN].concat();
+    let in_message = [&UNKNOWN[..], &[0x0a, in_control.len() as u8], &in_control, &UNKNOWN].concat();
+    for body in [&UNKNOWN[..], &in_message, &[]] {
+        let packet = rogue.packet(body);
+        exchange(&mut world, packet);
+    }
+    assert!(world.host_drops.is_empty(), "{:?}", world.host_drops);
+    let last_valid = rift_core::FrameId(5);
+    assert!(world.host_events.contains(&HostEvent::ReferenceInvalidated { last_valid }));
+}
+
 /// A Hello of another protocol version is refused, with the reason.
 #[test]
 fn another_version_is_refused() {

@@ -283,3 +283,34 @@ fn a_growing_queue_lowers_the_rate() {
     let told = |e: &ClientEvent| matches!(e, ClientEvent::StreamChanged { bitrate, .. } if *bitrate == after);
     assert!(world.clients[0].events.iter().any(told));
 }
+
+/// A minute at 2 % random loss both ways and 20 ms of round trip: every frame reaches the decoder, in time,
+/// without a keyframe.
+#[test]
+fn a_minute_of_loss_needs_no_keyframe() {
+    let mut world = World::with_client();
+    world.delay_us = 10_000;
+    world.run_ms(100);
+    assert!(world.is_connected(0));
+    let mut rng = fastrand::Rng::with_seed(99);
+    world.fault = Box::new(move |_| if rng.u8(..50) == 0 { Fate::Lose } else { Fate::Deliver });
+    let (mut late, mut last_at) = (0, world.now);
+    let mut seen = 0;
+    for id in 0..3600 {
+        world.submit_frame(id, 21_000, 1);
+        for _ in 0..16 {
+            world.run_ms(1);
+            let slices = world.clients[0].slices.len();
+            if slices > seen {
+                late = late.max(world.now.micros_since(last_at));
+                (seen, last_at) = (slices, world.now);
+            }
+        }
+    }
+    world.run_ms(100);
+    assert_eq!(world.clients[0].slices.len(), 3600);
+    assert!(late <= 100_000, "{late} us without a frame");
+    let asked =
+        |e: &HostEvent| matches!(e, HostEvent::KeyframeNeeded | HostEvent::ReferenceInvalidated { .. });
+    assert_eq!(world.host_events.iter().filter(|e| asked(e)).count(), 0);
+}

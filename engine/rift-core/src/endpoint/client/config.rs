@@ -8,7 +8,6 @@ use crate::receive::ReceiverConfig;
 use crate::session::{Features, LinkConfig};
 
 /// What a [`ClientEndpoint`](super::ClientEndpoint) is made from.
-#[derive(Debug)]
 pub struct ClientConfig {
     /// The client's long-term keys.
     pub identity: Identity,
@@ -58,6 +57,18 @@ impl ClientConfig {
             features: Features::ALL,
             link: LinkConfig::default(),
         }
+    }
+}
+
+impl core::fmt::Debug for ClientConfig {
+    /// Without the seed.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ClientConfig")
+            .field("identity", &self.identity)
+            .field("host", &self.host)
+            .field("expect", &self.expect)
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
     }
 }
 

@@ -105,6 +105,12 @@ impl ClientEndpoint {
                 self.report(ClientEvent::RttSample(sample_us));
             }
             Taken::Ended(reason) => self.close(now, reason),
+            // Published peers send these as they are.
+            Taken::Other(Incoming::Control(control @ (Control::MonitorList(_) | Control::Clipboard(_)))) => {
+                if let Err(reason) = self.handle_message(now, control) {
+                    self.close(now, reason);
+                }
+            }
             Taken::Other(Incoming::Control(control)) => return self.handle_control(control),
             Taken::Other(Incoming::Unknown) => {}
             Taken::Other(_) => return Err(DropReason::Unexpected),

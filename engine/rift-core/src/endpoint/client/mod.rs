@@ -162,9 +162,12 @@ impl ClientEndpoint {
         self.streaming_session()?.0.submit_input(now, event)
     }
 
-    /// The next slice for the decoder.
+    /// The next slice for the decoder. None before `Connected`, even if video came first.
     pub fn poll_slice(&mut self, now: Timestamp) -> Option<ReadySlice<'_>> {
-        self.streaming.as_mut()?.poll_slice(now)
+        match (&self.phase, &mut self.streaming) {
+            (Phase::Session(session), Some(streaming)) if session.is_accepted => streaming.poll_slice(now),
+            _ => None,
+        }
     }
 
     /// The next packet of sound for the decoder; to be asked for when it is to be played.

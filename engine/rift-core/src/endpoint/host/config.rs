@@ -10,7 +10,6 @@ use rift_crypto::{Identity, WavryId};
 const PARITY: f32 = 0.125;
 
 /// What a [`HostEndpoint`](super::HostEndpoint) is made from.
-#[derive(Debug)]
 pub struct HostConfig {
     /// The host's long-term keys.
     pub identity: Identity,
@@ -53,6 +52,17 @@ impl HostConfig {
             features: Features::ALL,
             link: LinkConfig::default(),
         }
+    }
+}
+
+impl core::fmt::Debug for HostConfig {
+    /// Without the seed.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("HostConfig")
+            .field("identity", &self.identity)
+            .field("stream", &self.stream)
+            .field("allowed", &self.allowed)
+            .finish_non_exhaustive()
     }
 }
 

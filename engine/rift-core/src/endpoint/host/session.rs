@@ -100,6 +100,10 @@ impl Session {
                 Ok(Outcome::Done)
             }
             Taken::Ended(reason) => Ok(Outcome::Ended(reason)),
+            // Published peers send these as they are.
+            Taken::Other(Incoming::Control(
+                control @ (Control::SelectMonitor(_) | Control::Clipboard(_)),
+            )) => Ok(Outcome::Message(control)),
             Taken::Other(incoming) => match role {
                 Role::Streaming(stream) => {
                     let rtt_us = link.rtt().smoothed_us().max(10_000);
