@@ -1,9 +1,11 @@
 //! Between screen pixels (BGRX) and planar 4:2:0 in BT.709 limited range.
 //!
 //! Owns: the two conversions, in fixed point of 8 bits. Written as plain loops over rows that the compiler
-//! turns into SIMD. Never: scales, allocates, or converts from another matrix than the one it is told.
+//! turns into SIMD (see `kernel`). Never: scales, allocates, or converts from another matrix than the one it is told.
 //! Invariant: every luma, chroma and colour value is within the bound that the tests state of the exact one
 //! (ITU-R BT.709 section 3, ITU-T H.264 equations E-20 to E-25).
+
+mod kernel;
 
 use crate::{CodecError, ColorMatrix, ColorSpace, I420Buffer, I420View};
 
@@ -36,8 +38,7 @@ pub fn bgrx_to_i420(
         if width % 2 == 1 {
             y_top[width] = y_top[width - 1];
             y_bottom[width] = y_bottom[width - 1];
-            let edge = [&top[(width - 1) * 4..], &top[(width - 1) * 4..]].concat_pixels();
-            let edge_below = [&bottom[(width - 1) * 4..], &bottom[(width - 1) * 4..]].concat_pixels();
+            let (edge, edge_below) = (twice(&top[(width - 1) * 4..]), twice(&bottom[(width - 1) * 4..]));
             kernel::chroma_row(&edge, &edge_below, &mut u[width / 2..], &mut v[width / 2..]);
         }
     }
@@ -91,65 +92,10 @@ impl Factors {
     }
 }
 
-trait ConcatPixels {
-    fn concat_pixels(&self) -> [u8; 8];
-}
-
-impl ConcatPixels for [&[u8]; 2] {
-    fn concat_pixels(&self) -> [u8; 8] {
-        let mut out = [0; 8];
-        out[..4].copy_from_slice(&self[0][..4]);
-        out[4..].copy_from_slice(&self[1][..4]);
-        out
-    }
-}
-
-/// The loops themselves.
-mod kernel {
-    use super::Factors;
-
-    /// 16 + 219/255 x (0.2126 R + 0.7152 G + 0.0722 B).
-    #[inline]
-    pub(super) fn luma_row(pixels: &[u8], luma: &mut [u8]) {
-        for (pixel, y) in pixels.chunks_exact(4).zip(luma) {
-            let pixel = u32::from_le_bytes([pixel[0], pixel[1], pixel[2], pixel[3]]);
-            let (b, g, r) = (pixel & 0xff, pixel >> 8 & 0xff, pixel >> 16 & 0xff);
-            *y = ((16 * b + 157 * g + 47 * r + (16 << 8) + 128) >> 8) as u8;
-        }
-    }
-
-    /// 128 + 224/255 x (B - Y)/1.8556 and 128 + 224/255 x (R - Y)/1.5748 of the mean of four pixels.
-    #[inline]
-    pub(super) fn chroma_row(top: &[u8], bottom: &[u8], blue: &mut [u8], red: &mut [u8]) {
-        for (((top, bottom), u), v) in top.chunks_exact(8).zip(bottom.chunks_exact(8)).zip(blue).zip(red) {
-            let mean = |at: usize| {
-                let sum = i32::from(top[at])
-                    + i32::from(top[at + 4])
-                    + i32::from(bottom[at])
-                    + i32::from(bottom[at + 4]);
-                (sum + 2) >> 2
-            };
-            let (b, g, r) = (mean(0), mean(1), mean(2));
-            *u = ((112 * b - 86 * g - 26 * r + (128 << 8) + 128) >> 8) as u8;
-            *v = ((112 * r - 102 * g - 10 * b + (128 << 8) + 128) >> 8) as u8;
-        }
-    }
-
-    /// One row of pixels; every chroma sample serves two.
-    #[inline]
-    pub(super) fn pixel_row(luma: &[u8], blue: &[u8], red: &[u8], factors: Factors, pixels: &mut [u8]) {
-        let chroma = blue.iter().zip(red);
-        for ((luma, (&u, &v)), pixels) in luma.chunks(2).zip(chroma).zip(pixels.chunks_mut(8)) {
-            let (u, v) = (i32::from(u) - 128, i32::from(v) - 128);
-            let (blue, green, red) =
-                (factors.blue_u * u, -factors.green_u * u - factors.green_v * v, factors.red_v * v);
-            for (&y, pixel) in luma.iter().zip(pixels.chunks_exact_mut(4)) {
-                let y = factors.luma * (i32::from(y) - factors.luma_offset) + 128;
-                let value = |chroma: i32| ((y + chroma) >> 8).clamp(0, 255) as u8;
-                pixel.copy_from_slice(&[value(blue), value(green), value(red), 255]);
-            }
-        }
-    }
+/// A pixel beside itself.
+fn twice(pixel: &[u8]) -> [u8; 8] {
+    let pixel = [pixel[0], pixel[1], pixel[2], pixel[3]];
+    (u64::from(u32::from_le_bytes(pixel)) << 32 | u64::from(u32::from_le_bytes(pixel))).to_le_bytes()
 }
 
 #[cfg(test)]

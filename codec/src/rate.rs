@@ -10,6 +10,10 @@
 //! The model is the usual one for transform codecs, bits = complexity x 2^(-slope x QP / 6): the quantiser step
 //! doubles every 6 QP (ITU-T H.264 section 8.5), and slope is near 1. Complexity follows the last frames and
 //! slope is learnt from the changes of QP that the stream makes anyway.
+//!
+//! The quantiser is an integer, one step of which is 12 % of a frame's size on most pictures, so single frames
+//! are that far off and their mean is not. Where faint noise covers the picture one step can halve the size (it
+//! crosses what the quantiser keeps); frames then alternate around the budget.
 
 /// Smallest quantiser used: below it bits grow and nobody sees it.
 pub const QP_MIN: u8 = 12;
@@ -101,7 +105,7 @@ impl RateController {
             fps: f64::from(fps),
             debt_bits: 0.0,
             // Typical for screen and game pictures; replaced by the first frame of each kind.
-            intra: SizeModel::new(pixels, 0.5),
+            intra: SizeModel::new(pixels, 0.9),
             inter: SizeModel::new(pixels, 0.12),
             last_qp: None,
         }

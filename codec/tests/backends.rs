@@ -113,6 +113,19 @@ fn keyframe_on_request(encoder: EncoderChoice, decoder: DecoderChoice) {
     }
 }
 
+fn reset_takes_a_new_stream(encoder: EncoderChoice, decoder: DecoderChoice) {
+    let mut pair = Pair::open(encoder, decoder, &config());
+    for id in 50..55 {
+        pair.pass(&EncodeRequest::frame(id));
+    }
+    pair.decoder.reset().unwrap();
+    pair.encoder = open_encoder(encoder, &config()).unwrap();
+    for id in 0..5 {
+        let (quality, _) = pair.pass(&EncodeRequest::frame(id));
+        assert!(quality > 30.0, "frame {id} of the second stream: {quality:.1} dB");
+    }
+}
+
 fn keyframe_at_interval(encoder: EncoderChoice, decoder: DecoderChoice) {
     let mut pair = Pair::open(encoder, decoder, &EncoderConfig { keyframe_interval: Some(5), ..config() });
     let keyframes: Vec<_> = (0..16).filter(|&id| pair.pass(&EncodeRequest::frame(id)).1).collect();
@@ -345,6 +358,10 @@ macro_rules! pairs {
             #[test]
             fn keyframe_on_request() {
                 super::keyframe_on_request(ENCODER, DECODER);
+            }
+            #[test]
+            fn reset_takes_a_new_stream() {
+                super::reset_takes_a_new_stream(ENCODER, DECODER);
             }
             #[test]
             fn keyframe_at_interval() {

@@ -78,7 +78,7 @@ impl Decoder for AvcodecDecoder {
     fn reset(&mut self) -> Result<(), DecodeError> {
         self.finished = None;
         self.begun = None;
-        self.admission.on_backend_reset();
+        self.admission = Admission::default();
         self.raw = RawDecoder::open(self.slice_bytes_max).map_err(|_| DecodeError::Backend {
             backend: BACKEND,
             operation: "open",

@@ -75,7 +75,7 @@ impl Decoder for OpenH264Decoder {
 
     fn reset(&mut self) -> Result<(), DecodeError> {
         self.finished = None;
-        self.admission.on_backend_reset();
+        self.admission = Admission::default();
         self.raw =
             open_raw().map_err(|_| DecodeError::Backend { backend: BACKEND, operation: "open", code: 0 })?;
         Ok(())

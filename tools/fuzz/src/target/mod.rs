@@ -1,11 +1,14 @@
 //! The targets. Each takes any bytes and panics only if something is wrong.
 
+mod endpoint;
 mod header;
 mod input_batch;
 mod key_lists;
 mod message;
 mod noise;
 mod pairing;
+mod peer;
+mod receiver;
 mod scenario;
 mod script;
 
@@ -67,6 +70,34 @@ pub const TARGETS: &[Target] = &[
         input_len_max: 128,
         run: pairing::run,
         seeds: pairing::seeds,
+    },
+    Target {
+        name: "receiver",
+        about: "video receiver: slices in order and once, all polling ends",
+        input_len_max: 4_096,
+        run: receiver::run,
+        seeds: receiver::seeds,
+    },
+    Target {
+        name: "outsider",
+        about: "datagrams of somebody without keys into host and client",
+        input_len_max: 4_096,
+        run: endpoint::run_outsider,
+        seeds: endpoint::outsider_seeds,
+    },
+    Target {
+        name: "host",
+        about: "a host whose client has the keys and lost its mind, reliable messages included",
+        input_len_max: 8_192,
+        run: endpoint::run_host,
+        seeds: endpoint::host_seeds,
+    },
+    Target {
+        name: "client",
+        about: "a client whose host has the keys and lost its mind, reliable messages included",
+        input_len_max: 8_192,
+        run: endpoint::run_client,
+        seeds: endpoint::client_seeds,
     },
     Target {
         name: "scenario",
