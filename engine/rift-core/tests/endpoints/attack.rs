@@ -280,3 +280,28 @@ fn no_plaintext_on_the_wire() {
         tap.iter().all(|d| header_kind(&d.bytes).is_some() || d.bytes.len() >= TRANSPORT_HEADER_LEN + 16)
     );
 }
+
+/// Proves R-HAND-3: somebody on the path who changes the offered suites, which travel in the clear, gets no session
+/// with a worse one, but none at all.
+#[test]
+fn a_downgrade_ends_in_no_session() {
+    // Behind the header, four bytes of our own and the ephemeral key: how many suites, and which.
+    const OFFER: usize = HANDSHAKE_HEADER_LEN + 4 + 32;
+    let changes: [fn(&mut [u8]); 3] = [
+        |offer| offer.swap(1, 2),
+        |offer| offer[1] = if offer[1] == 1 { 2 } else { 1 },
+        |offer| offer[offer[0] as usize] = 77,
+    ];
+    for change in changes {
+        let mut world = World::with_client();
+        world.fault = Box::new(move |d| {
+            if header_kind(&d.bytes) == Some(HandshakeKind::Msg1) {
+                change(&mut d.bytes[OFFER..]);
+            }
+            Fate::Deliver
+        });
+        world.run_ms(5000);
+        assert!(!world.is_connected(0) && world.host_events.is_empty());
+        assert_eq!(world.closed(0).len(), 1);
+    }
+}
