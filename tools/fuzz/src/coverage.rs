@@ -82,6 +82,13 @@ impl Reached {
         new
     }
 
+    /// As [`merge`](Self::merge), but gives how many edges were reached for the first time.
+    pub fn merge_edges(&mut self) -> usize {
+        let before = self.edges();
+        self.merge();
+        self.edges() - before
+    }
+
     /// How many edges were reached.
     #[must_use]
     pub fn edges(&self) -> usize {
