@@ -1,0 +1,37 @@
+//! `wavry-bench`: how fast the engine is on this machine, against floors, peers and goals.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use wavry_bench::packet;
+
+/// The same as in `wavry-server` and `wavry-client`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(name = "wavry-bench", version, about = "Measures the Wavry engine against floors, peers and goals")]
+struct Cli {
+    #[command(subcommand)]
+    measurement: Measurement,
+}
+
+#[derive(Subcommand)]
+enum Measurement {
+    /// The packet path: time per packet, throughput, input round trip, bursts.
+    Packet(packet::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().measurement {
+        Measurement::Packet(arguments) => packet::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("wavry-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A host and a client with a session between them, over real sockets, driven by one thread.
+//!
+//! Owns both ends. The steps of a network thread's turn can be called apart here, so that each can be
+//! timed apart; they are the steps of `wavry-server` and `wavry-client` in their order.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail, ensure};
+use rift_core::endpoint::{
+    self, ClientConfig, ClientEndpoint, ControllerKind, Ecn, HostConfig, HostEndpoint, Path, StreamOffer,
+};
+use rift_core::message::proto::{Codec, Resolution};
+use rift_core::send::{SenderConfig, SliceMeta};
+use rift_core::{Bitrate, FrameId, Timestamp};
+use rift_crypto::{Identity, WavryId};
+use wavry_runtime::clock::Clock;
+use wavry_runtime::transport::{self, Transport};
+use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+
+/// How long a handshake or a frame may take, in microseconds.
+const PATIENCE_US: u64 = 2_000_000;
+
+/// What differs between measurements.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Parity packets per data packet.
+    pub parity: f32,
+    /// Pacing as in use; otherwise nothing ever waits, which leaves only the work.
+    pub paced: bool,
+    /// Whether the client's socket tells when datagrams arrived.
+    pub arrival_times: bool,
+}
+
+/// The pair.
+pub struct Pair {
+    host: HostEndpoint,
+    host_udp: UringUdp,
+    client: ClientEndpoint,
+    client_udp: UringUdp,
+    next_frame: u64,
+    arrivals: Option<(u64, u64)>,
+}
+
+impl Pair {
+    /// Opens both ends on loopback and connects them.
+    ///
+    /// # Errors
+    /// What the system refuses, or a handshake that does not end.
+    pub fn connect(settings: Settings) -> anyhow::Result<Self> {
+        let loopback = UringUdpConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let host_udp = UringUdp::open(loopback)?;
+        let arrival_times = settings.arrival_times;
+        let client_udp = UringUdp::open(UringUdpConfig { arrival_times, ..loopback })?;
+        let (client_config, client_id) = client_config(host_udp.local_addr())?;
+        let host_config = host_config(client_id, settings)?;
+        let mut pair = Self {
+            host: HostEndpoint::new(host_config, now()),
+            host_udp,
+            client: ClientEndpoint::new(client_config, now()),
+            client_udp,
+            next_frame: 0,
+            arrivals: None,
+        };
+        let end = now().plus_micros(PATIENCE_US);
+        while pair.host.session().is_none() || pair.client.session().is_none() {
+            ensure!(now() < end, "the client could not connect");
+            pair.answer()?;
+        }
+        // What the two have to tell each other at the start.
+        for _ in 0..20 {
+            pair.answer()?;
+        }
+        Ok(pair)
+    }
+
+    /// Hands a frame of one slice to the host.
+    ///
+    /// # Errors
+    /// If the host does not take it.
+    pub fn submit(&mut self, data: &[u8]) -> anyhow::Result<()> {
+        let now = now();
+        let meta = SliceMeta {
+            frame_id: FrameId(self.next_frame),
+            slice_index: 0,
+            last_slice: true,
+            keyframe: self.next_frame == 0,
+            reference: self.next_frame.checked_sub(1).map(FrameId),
+            timestamp: now,
+            capture_us: 300,
+            encode_us: 4000,
+        };
+        self.next_frame += 1;
+        self.host
+            .submit_slice(now, &meta, data)
+            .map_err(|reason| anyhow::anyhow!("the host refused a frame: {reason:?}"))
+    }
+
+    /// Seals and sends all that may leave now.
+    ///
+    /// # Errors
+    /// A broken socket.
+    #[inline]
+    pub fn send(&mut self) -> anyhow::Result<()> {
+        self.send_and(|_| {})
+    }
+
+    /// As [`send`](Self::send), and calls `on_video` with each batch of video.
+    ///
+    /// # Errors
+    /// A broken socket.
+    #[inline]
+    pub fn send_and(&mut self, mut on_video: impl FnMut(&endpoint::Transmit)) -> anyhow::Result<()> {
+        loop {
+            let now = now();
+            let mut is_done = false;
+            while let Some(mut slot) = self.host_udp.acquire() {
+                let Some(out) = self.host.poll_transmit(now, &mut slot) else {
+                    is_done = true;
+                    break;
+                };
+                if out.class == endpoint::TrafficClass::Video {
+                    on_video(&out);
+                }
+                self.host_udp.commit(slot, to_transport(&out));
+            }
+            self.host_udp.flush()?;
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a frame as pacing allows it, waiting in between, until as many packets with its data as it
+    /// has, `packets`, have left.
+    ///
+    /// # Errors
+    /// A broken socket, or a frame that does not leave.
+    pub fn send_paced(&mut self, packets: u64) -> anyhow::Result<()> {
+        let end = now().plus_micros(PATIENCE_US);
+        let whole = self.data_packets() + packets;
+        loop {
+            self.send()?;
+            if self.data_packets() >= whole {
+                return Ok(());
+            }
+            ensure!(now() < end, "a frame did not leave");
+            let deadline = self.host.poll_timeout().min(end);
+            self.host_udp.turn(to_ns(deadline))?;
+            self.host_receive();
+        }
+    }
+
+    /// Receives at the client until the newest frame is whole, and gives its bytes to `on_frame`.
+    ///
+    /// # Errors
+    /// A frame that does not arrive.
+    #[inline]
+    pub fn receive(&mut self, mut on_frame: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let end = now().plus_micros(PATIENCE_US);
+        let newest = FrameId(self.next_frame - 1);
+        self.arrivals = None;
+        loop {
+            let deadline = self.client.poll_timeout().min(end);
+            self.client_udp.turn(to_ns(deadline))?;
+            let now = now();
+            self.client_receive(now);
+            self.client.handle_timeout(now);
+            while self.client.poll_event().is_some() {}
+            while let Some(slice) = self.client.poll_slice(now) {
+                let (frame, last) = (slice.frame_id, slice.last);
+                if frame == newest {
+                    on_frame(slice.data);
+                }
+                if last {
+                    self.client.on_decoded(now, frame);
+                    self.client.on_shown(now, frame);
+                }
+                if frame == newest && last {
+                    return Ok(());
+                }
+            }
+            if now >= end {
+                bail!("a frame did not arrive: {:?}", self.client.receiver_counters());
+            }
+        }
+    }
+
+    /// Lets each end say what it has to say besides video, and hear the other.
+    ///
+    /// # Errors
+    /// A broken socket.
+    #[inline]
+    pub fn answer(&mut self) -> anyhow::Result<()> {
+        self.client_udp.turn(Some(0))?;
+        let at = now();
+        self.client_receive(at);
+        self.client.handle_timeout(at);
+        while self.client.poll_event().is_some() {}
+        while let Some(mut slot) = self.client_udp.acquire() {
+            let Some(out) = self.client.poll_transmit(at, &mut slot) else { break };
+            self.client_udp.commit(slot, to_transport(&out));
+        }
+        self.client_udp.flush()?;
+        self.host_udp.turn(Some(0))?;
+        self.host_receive();
+        self.send()
+    }
+
+    /// When the kernel got the first and the last batch of the frame received last, in nanoseconds.
+    #[must_use]
+    pub fn arrivals(&self) -> Option<(u64, u64)> {
+        self.arrivals
+    }
+
+    /// Lost, asked for again, or given up so far: of a sound measurement nothing.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        let sender =
+            self.host.sender_counters().map_or(0, |c| c.retransmitted_packets + c.frames_dropped_stale);
+        let receiver = self.client.receiver_counters().map_or(0, |c| c.frames_dropped);
+        sender + receiver + self.client_udp.counters().socket_drops
+    }
+
+    fn data_packets(&self) -> u64 {
+        self.host.sender_counters().map_or(0, |counters| counters.data_packets)
+    }
+
+    #[inline]
+    fn client_receive(&mut self, now: Timestamp) {
+        while let Some(batch) = self.client_udp.poll_receive() {
+            if let Some(at) = batch.arrival_ns {
+                self.arrivals = Some((self.arrivals.map_or(at, |(first, _)| first), at));
+            }
+            let path = Path { remote: batch.from, local: batch.to };
+            let ecn = Ecn::from_bits(batch.ecn as u8);
+            for datagram in batch.datagrams() {
+                // What is refused shows as a frame that does not arrive.
+                let _ = self.client.handle_datagram(now, path, ecn, datagram);
+            }
+        }
+    }
+
+    #[inline]
+    fn host_receive(&mut self) {
+        let now = now();
+        while let Some(batch) = self.host_udp.poll_receive() {
+            let path = Path { remote: batch.from, local: batch.to };
+            let ecn = Ecn::from_bits(batch.ecn as u8);
+            for datagram in batch.datagrams() {
+                // As above.
+                let _ = self.host.handle_datagram(now, path, ecn, datagram);
+            }
+        }
+        self.host.handle_timeout(now);
+        while self.host.poll_event().is_some() {}
+    }
+}
+
+/// A client of the host at `host`, and its name.
+///
+/// # Errors
+/// A system without randomness.
+pub fn client_config(host: SocketAddr) -> anyhow::Result<(ClientConfig, WavryId)> {
+    let identity = Identity::generate().context("no identity could be made")?;
+    let id = identity.wavry_id();
+    Ok((ClientConfig::new(identity, rift_crypto::random_seed()?, Path::to(host)), id))
+}
+
+/// A host that only `client` may use, at a fixed rate.
+///
+/// # Errors
+/// A system without randomness.
+pub fn host_config(client: WavryId, settings: Settings) -> anyhow::Result<HostConfig> {
+    let identity = Identity::generate().context("no identity could be made")?;
+    let offer = StreamOffer {
+        codec: Codec::H264,
+        resolution: Resolution { width: 1280, height: 720 },
+        fps: 60,
+        initial_bitrate: Bitrate::from_mbps(20),
+        min_bitrate: Bitrate::from_mbps(1),
+        max_bitrate: Bitrate::from_mbps(50),
+        monitors: Vec::new(),
+    };
+    let mut sender = SenderConfig { parity: settings.parity, ..SenderConfig::default() };
+    if !settings.paced {
+        sender.pacing = Bitrate::from_mbps(u32::MAX);
+    }
+    Ok(HostConfig {
+        sender,
+        controller: ControllerKind::Fixed,
+        allowed: vec![client],
+        ..HostConfig::new(identity, rift_crypto::random_seed()?, offer)
+    })
+}
+
+/// What a decoder does with a slice that is not looked at.
+#[inline]
+pub fn keep(slice: &[u8]) {
+    let _ = std::hint::black_box(slice);
+}
+
+/// The time as endpoints take it.
+#[inline]
+#[must_use]
+pub fn now() -> Timestamp {
+    Timestamp::from_micros(Clock.now() / 1000)
+}
+
+/// A deadline as transports take it.
+#[inline]
+#[must_use]
+pub fn to_ns(deadline: Timestamp) -> Option<u64> {
+    (deadline != Timestamp::NEVER).then(|| deadline.as_micros().saturating_mul(1000))
+}
+
+/// What an endpoint wants to send, as transports take it, marked as the programs mark it.
+#[inline]
+#[must_use]
+pub fn to_transport(out: &endpoint::Transmit) -> transport::Transmit {
+    let class = match out.class {
+        endpoint::TrafficClass::Input | endpoint::TrafficClass::Control => transport::TrafficClass::Ef,
+        endpoint::TrafficClass::Audio | endpoint::TrafficClass::Video => transport::TrafficClass::Af41,
+    };
+    transport::Transmit {
+        to: out.path.remote,
+        from: out.path.local,
+        len: out.len,
+        segment_len: out.segment_len,
+        class,
+        ecn: transport::Ecn::NotEct,
+    }
+}
