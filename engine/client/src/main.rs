@@ -1,5 +1,6 @@
 //! `wavry-client`: see [`wavry_client`].
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +13,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let config = wavry_client::Config::parse();
     let filter = EnvFilter::try_from_env("WAVRY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     match wavry_client::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
