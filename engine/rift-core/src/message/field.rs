@@ -155,20 +155,72 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    #[inline]
+    /// The next varint. Most are one byte: tags below 16, flags, small counts.
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
-        let mut value = 0u64;
-        for (i, &byte) in self.rest.iter().enumerate().take(10) {
-            if i == 9 && byte > 1 {
-                return Err(Malformed);
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
             }
-            value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte < 0x80 {
-                self.rest = &self.rest[i + 1..];
+            _ => self.long_varint(),
+        }
+    }
+
+    #[inline]
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        let mut shift = 0;
+        let mut rest = self.rest;
+        while let [byte, behind @ ..] = rest {
+            rest = behind;
+            value |= u64::from(byte & 0x7f) << shift;
+            if *byte < 0x80 {
+                // The tenth byte holds the last of 64 bits.
+                if shift == 63 && *byte > 1 {
+                    return Err(Malformed);
+                }
+                self.rest = rest;
                 return Ok(value);
+            }
+            shift += 7;
+            if shift > 63 {
+                break;
             }
         }
         Err(Malformed)
+    }
+
+    /// Skips the tag of field `NUMBER` with wire type `kind` if it is next and written in the shortest form.
+    #[inline(always)]
+    fn skip_tag<const NUMBER: u32>(&mut self, kind: u32) -> bool {
+        let tag = NUMBER << 3 | kind;
+        self.rest = match self.rest {
+            [byte, rest @ ..] if tag < 0x80 && u32::from(*byte) == tag => rest,
+            [low, high, rest @ ..]
+                if tag >= 0x80 && u32::from(*low) == tag & 0x7f | 0x80 && u32::from(*high) == tag >> 7 =>
+            {
+                rest
+            }
+            _ => return false,
+        };
+        true
+    }
+
+    /// The number in field `NUMBER`, which must be below 2048, if that is the next field; else 0, its default.
+    #[inline(always)]
+    pub(crate) fn varint_if<const NUMBER: u32>(&mut self) -> Result<u64, Malformed> {
+        if self.skip_tag::<NUMBER>(VARINT) { self.varint() } else { Ok(0) }
+    }
+
+    /// The bytes in field `NUMBER`, which must be below 2048, if that is the next field; else none.
+    #[inline(always)]
+    pub(crate) fn bytes_if<const NUMBER: u32>(&mut self) -> Result<&'a [u8], Malformed> {
+        if !self.skip_tag::<NUMBER>(LENGTH_DELIMITED) {
+            return Ok(&[]);
+        }
+        let len = usize::try_from(self.varint()?).map_err(|_| Malformed)?;
+        self.take(len)
     }
 
     #[inline]
@@ -179,7 +231,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field, or `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, Malformed> {
         if self.rest.is_empty() {
             return Ok(None);
