@@ -47,9 +47,8 @@ pub(crate) fn run(config: &Config, shutdown: &Shutdown) -> anyhow::Result<()> {
     let shown = window.run();
     // The window is gone, whoever closed it; the keeper hears of it through its events.
     session.thread().unpark();
-    let ended = match session.join() {
-        Ok(ended) => ended,
-        Err(_) => anyhow::bail!("the session's thread panicked; this is a fault of the program"),
+    let Ok(ended) = session.join() else {
+        anyhow::bail!("the session's thread panicked; this is a fault of the program");
     };
     ended.and(shown.context("the window failed"))
 }

@@ -130,6 +130,7 @@ fn assert_absent(haystack: &[u8], secret: &[u8], what: &str) {
     }
 }
 
+/// Proves R-HAND-2.
 #[test]
 fn passive_observer_with_the_whole_transcript_gets_neither_keys_nor_plaintext() {
     let body = b"the pixels of a private screen, and keys pressed on it";
@@ -188,6 +189,7 @@ fn two_sessions_of_the_same_peers_share_no_key() {
 
 // --- The handshake under attack -------------------------------------------------------------
 
+/// Proves R-HAND-3.
 #[test]
 fn stripping_a_suite_from_the_offer_breaks_the_handshake() {
     let mut buf = [0; MAX_MESSAGE_LEN];
@@ -221,6 +223,7 @@ fn any_flipped_bit_of_the_first_message_breaks_the_handshake() {
     }
 }
 
+/// Proves R-HAND-3.
 #[test]
 fn any_flipped_bit_of_the_choice_or_proof_is_refused_and_the_genuine_message_still_works() {
     let mut buf = [0; MAX_MESSAGE_LEN];

@@ -101,6 +101,7 @@ fn attempts_opened_in_parallel_are_counted_together() {
     assert_eq!(gate.verify(right_host, &right_confirm), Err(PairingError::NotPairing));
 }
 
+/// Proves R-PAIR-1.
 #[test]
 fn pairing_relayed_between_two_handshakes_fails_at_both_ends() {
     // Somebody holds one channel with the client and another with the host and passes on every
@@ -169,6 +170,7 @@ fn what_is_no_exchange_is_malformed_and_costs_no_attempt() {
     assert_eq!(client.confirm(&start).err(), Some(PairingError::Malformed), "own message sent back");
 }
 
+/// Proves R-PAIR-2.
 #[test]
 fn messages_do_not_depend_on_the_pin_in_any_visible_way() {
     // Same secret, other PIN: the message is another one, so the secret hides which PIN it was.

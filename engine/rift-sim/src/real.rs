@@ -67,6 +67,7 @@ fn link_config(scenario: &Scenario) -> LinkConfig {
         first_packet_id: PacketId(protocol.first_packet_id),
         rekey_us: protocol.rekey_us,
         rekey_packets: protocol.rekey_packets,
+        ping_interval_us: protocol.ping_us,
         ..LinkConfig::default()
     }
 }

@@ -31,6 +31,8 @@ pub struct Report {
     pub frames: u64,
     /// Keyframes of each cause.
     pub keyframes: KeyframeCounts,
+    /// Times that the host was told to reference nothing newer than an older frame.
+    pub invalidations: u64,
     /// Slices that the host refused to send.
     pub slices_refused: u64,
     /// Decoder and screen.
@@ -167,8 +169,8 @@ impl fmt::Display for Report {
         let k = &self.keyframes;
         writeln!(
             f,
-            "  keyframes    {} first, {} requested, {} for want of a reference",
-            k.first, k.requested, k.no_reference
+            "  keyframes    {} first, {} requested, {} for want of a reference; {} reference invalidations",
+            k.first, k.requested, k.no_reference, self.invalidations
         )?;
         for (name, d) in [("latency", &self.latency), ("input", &self.input_latency)] {
             writeln!(

@@ -1,4 +1,5 @@
 //! What the protocol must do in the simulator, with the real endpoints at both ends.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use rift_sim::{Preset, Report, Scenario, run};
 
@@ -38,6 +39,19 @@ fn rough_paths_are_survived() {
     for name in ["wifi", "bursts", "squeeze"] {
         assert_passed(&preset(name, 1));
     }
+}
+
+/// Proves R-REC-5, R-REC-6: what can no longer come in time is repaired by a frame that references an older
+/// one, not by a keyframe.
+#[test]
+fn an_outage_is_repaired_by_reference_invalidation() {
+    let report = text(
+        "name outage; duration 10s; down delay 10ms; up delay 10ms; at 5s down loss 100%; at 5150ms down loss none;
+         limit latency 130ms freeze 260ms keyframes 0",
+        1,
+    );
+    assert_passed(&report);
+    assert!(report.invalidations > 0 && report.player.gap_us_max > 150_000, "{report}");
 }
 
 /// Proves R-ROB-1: an attacker who copies, reflects, damages and invents packets changes nothing.

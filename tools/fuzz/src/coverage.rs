@@ -7,7 +7,7 @@
 //! [`is_available`] says so. Owns nothing but the view of that memory.
 #![allow(unsafe_code)]
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 static START: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static LEN: AtomicUsize = AtomicUsize::new(0);
@@ -30,21 +30,25 @@ pub fn is_available() -> bool {
     LEN.load(Ordering::Relaxed) > 0
 }
 
-/// The counters. Code that runs on other threads counts too, so there must be no other worker.
-fn counters() -> &'static [AtomicU8] {
+/// The counters, eight in a word, as most are zero most of the time. Up to seven at either end that do not
+/// fill a word are left out. Code that runs on other threads counts too, so there must be no other worker.
+fn counters() -> &'static [AtomicU64] {
     let (start, len) = (START.load(Ordering::Relaxed), LEN.load(Ordering::Relaxed));
     if start.is_null() {
         return &[];
     }
-    // SAFETY: the instrumentation passed a section of the running program, which lives as long as it does;
-    // AtomicU8 has the layout of u8, and all accesses from here are atomic.
-    unsafe { core::slice::from_raw_parts(start.cast::<AtomicU8>(), len) }
+    // SAFETY: the instrumentation passed a section of the running program, which lives as long as it does and
+    // is plain bytes; align_to gives the aligned words within it, every bit pattern is a u64, AtomicU64 has its
+    // layout, and all accesses from here are atomic.
+    unsafe { core::slice::from_raw_parts(start.cast::<u8>(), len).align_to::<AtomicU64>().1 }
 }
 
 /// Sets all counters to zero.
 pub fn reset() {
-    for counter in counters() {
-        counter.store(0, Ordering::Relaxed);
+    for word in counters() {
+        if word.load(Ordering::Relaxed) != 0 {
+            word.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -56,24 +60,33 @@ impl Reached {
     /// Nothing.
     #[must_use]
     pub fn new() -> Self {
-        Self(vec![0; counters().len()])
+        Self(vec![0; counters().len() * 8])
     }
 
     /// Adds the counters as they stand; gives how many (edge, magnitude) pairs were new.
     pub fn merge(&mut self) -> usize {
         let mut new = 0;
-        for (counter, seen) in counters().iter().zip(&mut self.0) {
-            let count = counter.load(Ordering::Relaxed);
-            if count == 0 {
+        for (word, seen) in counters().iter().zip(self.0.chunks_exact_mut(8)) {
+            let word = word.load(Ordering::Relaxed);
+            if word == 0 {
                 continue;
             }
-            let bit = magnitude(count);
-            if *seen & bit == 0 {
-                *seen |= bit;
-                new += 1;
+            for (count, seen) in word.to_ne_bytes().into_iter().zip(seen) {
+                let bit = magnitude(count);
+                if bit & !*seen != 0 {
+                    *seen |= bit;
+                    new += 1;
+                }
             }
         }
         new
+    }
+
+    /// As [`merge`](Self::merge), but gives how many edges were reached for the first time.
+    pub fn merge_edges(&mut self) -> usize {
+        let before = self.edges();
+        self.merge();
+        self.edges() - before
     }
 
     /// How many edges were reached.
@@ -95,5 +108,21 @@ fn magnitude(count: u8) -> u8 {
         16..=31 => 32,
         32..=127 => 64,
         128.. => 128,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn magnitudes_are_single_bits_that_grow() {
+        let mut last = 0;
+        for count in 0..=u8::MAX {
+            let bit = magnitude(count);
+            assert!(bit >= last && (bit.is_power_of_two() || count == 0));
+            last = bit;
+        }
+        assert_eq!(last, 128);
     }
 }

@@ -55,6 +55,10 @@ pub fn corpus_of(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
 }
 
+/// In a corpus folder, the file that holds many inputs, each behind its length (u32, little-endian). All other
+/// files are one input each.
+const PACK: &str = "pack";
+
 /// The inputs in `folder`, in the order of their names. No folder means no inputs.
 ///
 /// # Errors
@@ -66,7 +70,29 @@ pub fn read_corpus(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     paths.sort();
-    paths.iter().map(fs::read).collect()
+    let mut inputs = Vec::new();
+    for path in paths {
+        let bytes = fs::read(&path)?;
+        if path.file_name().is_some_and(|name| name == PACK) {
+            unpack(&bytes, &mut inputs);
+        } else {
+            inputs.push(bytes);
+        }
+    }
+    Ok(inputs)
+}
+
+fn unpack(mut rest: &[u8], inputs: &mut Vec<Vec<u8>>) {
+    while let Some((len, behind)) = rest.split_first_chunk() {
+        let (input, next) = behind.split_at((u32::from_le_bytes(*len) as usize).min(behind.len()));
+        inputs.push(input.to_vec());
+        rest = next;
+    }
+}
+
+fn pack(inputs: &[Vec<u8>]) -> Vec<u8> {
+    let with_len = |input: &Vec<u8>| [&(input.len() as u32).to_le_bytes()[..], input].concat();
+    inputs.iter().flat_map(with_len).collect()
 }
 
 /// Fuzzes `target`.
@@ -122,31 +148,29 @@ pub fn fuzz(target: &Target, plan: &Plan) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Reduces the inputs in `folder` to a few that together reach as much: the shortest first, each kept
-/// only if it adds something. Needs instrumentation. Returns how many were kept.
+/// Reduces the inputs in `folder` to a few that together reach the same edges: the longest first, as they reach
+/// the most, each kept only if it adds one, all in one file. Needs instrumentation. Returns how many were kept.
 ///
 /// # Errors
 /// The corpus cannot be read or written.
 pub fn minimise(target: &Target, folder: &Path) -> io::Result<usize> {
     let mut inputs = read_corpus(folder)?;
     inputs.extend((target.seeds)());
-    inputs.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
+    inputs.sort_by(|a, b| (b.len(), b).cmp(&(a.len(), a)));
     let mut reached = Reached::new();
-    let mut kept = 0;
-    let (old, watch) = (folder.with_extension("old"), Watch::start(folder.to_owned(), target.name));
-    if folder.exists() {
-        fs::rename(folder, &old)?;
-    }
+    let mut kept = Vec::new();
+    let watch = Watch::start(folder.to_owned(), target.name);
     for input in inputs {
-        if run_once(target, &input, &watch).is_ok() && reached.merge() > 0 {
-            write_input(folder, &input)?;
-            kept += 1;
+        if run_once(target, &input, &watch).is_ok() && reached.merge_edges() > 0 {
+            kept.push(input);
         }
     }
-    if old.exists() {
-        fs::remove_dir_all(old)?;
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
     }
-    Ok(kept)
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join(PACK), pack(&kept))?;
+    Ok(kept.len())
 }
 
 struct Panicked;
@@ -227,5 +251,20 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_unpacked() {
+        let inputs = vec![b"one".to_vec(), Vec::new(), vec![7; 300]];
+        let mut back = Vec::new();
+        unpack(&pack(&inputs), &mut back);
+        assert_eq!(back, inputs);
+        unpack(&[255, 255, 255, 255, 1], &mut back);
+        assert_eq!(back.last(), Some(&vec![1]), "a damaged length takes what there is");
     }
 }

@@ -16,6 +16,7 @@ use wavry_runtime::kernel::Unsupported;
 
 mod demo;
 mod latency;
+mod netsim;
 
 /// Tools for Wavry hosts and clients.
 #[derive(Parser)]
@@ -56,6 +57,8 @@ enum Command {
     },
     /// Check what this machine offers: kernel, network, display.
     Doctor,
+    /// Run the protocol in a simulated network.
+    Netsim(netsim::Arguments),
     /// Stream a real display from a host to a client on this machine and measure it.
     Demo(demo::Arguments),
     /// Join the traces of a host and a client to a latency table and a plot.
@@ -115,6 +118,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Doctor => doctor(),
+        Command::Netsim(arguments) => netsim::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),
     }

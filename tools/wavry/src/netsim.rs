@@ -107,7 +107,7 @@ fn plot(report: &Report, path: &Path) -> anyhow::Result<()> {
     let root = SVGBackend::new(path, (1100, 700)).into_drawing_area();
     root.fill(&WHITE).map_err(|e| failed(&e))?;
     let (upper, lower) = root.split_vertically(370);
-    let panels: [(_, _, _, Vec<(&str, RGBColor, Vec<(f64, f64)>)>); 2] = [
+    let panels: [(_, _, _, Vec<Line>); 2] = [
         (
             upper,
             format!("{}, seed {}: longest time from capture to screen", report.name, report.seed),
@@ -153,6 +153,9 @@ fn plot(report: &Report, path: &Path) -> anyhow::Result<()> {
     }
     root.present().map_err(|e| failed(&e))
 }
+
+/// A curve: name, colour, points.
+type Line = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,10 @@ impl VideoReceiver {
         let id = frame.id;
         let show = self.is_worth_showing(now, frame);
         let number = frame.handed;
+        if number == 0 {
+            // Whatever of an older frame still comes, comes too late.
+            self.give_up_before(id);
+        }
         let slice = self.frames.slice(id, number).copied().unwrap_or_default();
         let last = frame.is_last(number);
         let show_at = self.show_at(frame);

@@ -468,6 +468,7 @@ mod tests {
         assert_eq!(window.wrapper(window.slot(1).unwrap()), (&body[..10], &body[20..]));
     }
 
+    /// Proves R-FB-2.
     #[test]
     fn the_arrival_report_tells_losses_and_waits_for_late_packets() {
         let mut window = PacketWindow::new(256);

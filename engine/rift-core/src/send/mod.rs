@@ -25,7 +25,7 @@ pub use video_sender::VideoSender;
 use crate::{FrameId, Timestamp};
 
 /// What the encoder says about a slice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SliceMeta {
     /// The frame. Frames come in ascending order, the slices of a frame together.
     pub frame_id: FrameId,

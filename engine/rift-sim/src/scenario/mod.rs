@@ -52,6 +52,8 @@ pub struct ProtocolConfig {
     pub rekey_us: u64,
     /// For how many packets a key is used before it is renewed.
     pub rekey_packets: u64,
+    /// How often each side pings, in microseconds.
+    pub ping_us: u64,
     /// Parity packets per data packet, to begin with and at least.
     pub parity: f64,
 }
@@ -122,6 +124,7 @@ impl Default for Scenario {
                 first_packet_id: 0,
                 rekey_us: 3_600_000_000,
                 rekey_packets: 1 << 28,
+                ping_us: 100_000,
                 parity: 0.125,
             },
             timeline: Vec::new(),

@@ -70,7 +70,7 @@ pub const PRESETS: &[Preset] = &[
         name: "day",
         about: "24 hours at a low frame rate, with key renewal every hour",
         text: "name day; duration 24h; down delay 5ms loss 0.1%; up delay 5ms loss 0.1%;
-               video fps 1 rate 20kbit/s slices 1 fixed; input 1; limit stuck 2s shown 99%",
+               video fps 1 rate 20kbit/s slices 1 fixed; input 1; protocol ping 500ms; limit stuck 2s shown 99%",
     },
 ];
 

@@ -13,7 +13,7 @@
 //! input 50
 //! attack 1%
 //! clock host 5000s 0
-//! protocol xx first-packet 4294900000 rekey 1h rekey-packets 100000 parity 12.5%
+//! protocol xx first-packet 4294900000 rekey 1h rekey-packets 100000 ping 100ms parity 12.5%
 //! at 10s down rate 5Mbit/s        # the rest of `down` stays as it is
 //! at 20s jump client -5s
 //! at 30s rebind
@@ -193,6 +193,7 @@ fn read_protocol(words: &mut Words<'_>, protocol: &mut ProtocolConfig) -> Result
             "first-packet" => protocol.first_packet_id = number(words)?,
             "rekey" => protocol.rekey_us = time(words)?,
             "rekey-packets" => protocol.rekey_packets = number(words)?,
+            "ping" => protocol.ping_us = time(words)?,
             "parity" => protocol.parity = share(words)?,
             other => return Err(format!("the protocol has no `{other}`")),
         }
@@ -294,11 +295,12 @@ impl fmt::Display for Scenario {
         let p = &self.protocol;
         write!(
             f,
-            "; protocol {} first-packet {} rekey {}us rekey-packets {} parity {}%",
+            "; protocol {} first-packet {} rekey {}us rekey-packets {} ping {}us parity {}%",
             if p.ik { "ik" } else { "xx" },
             p.first_packet_id,
             p.rekey_us,
             p.rekey_packets,
+            p.ping_us,
             percent(p.parity)
         )?;
         for (at, action) in &self.timeline {

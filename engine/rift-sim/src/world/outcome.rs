@@ -54,6 +54,7 @@ impl<P: Peers> World<P> {
             fingerprint: self.log.value(),
             frames: self.frames,
             keyframes: self.keyframes,
+            invalidations: self.invalidations,
             slices_refused: self.slices_refused,
             player: *self.player.counters(),
             latency: Distribution::of(self.player.latencies_us()),

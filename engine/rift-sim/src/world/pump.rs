@@ -130,6 +130,7 @@ impl<P: Peers> World<P> {
                 }
                 HostNotice::ReferenceInvalidated(last_valid) => {
                     self.source.on_reference_invalidated(last_valid);
+                    self.invalidations += 1;
                     self.note(14, last_valid.0);
                 }
                 HostNotice::RateChanged { bitrate, fps } => {

@@ -55,8 +55,7 @@ fn poll(receiver: &mut VideoReceiver, now: Timestamp, newest: &mut Option<(Frame
         polls += 1;
         assert!(polls < POLLS_MAX, "never runs out");
     };
-    loop {
-        let Some(slice) = receiver.poll_slice(now) else { break };
+    while let Some(slice) = receiver.poll_slice(now) {
         count();
         let place = (slice.frame_id, slice.index);
         assert!(newest.is_none_or(|newest| newest < place), "{place:?} after {newest:?}");
