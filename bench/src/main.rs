@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use wavry_bench::packet;
 
+mod e2e;
+
 /// The same as in `wavry-server` and `wavry-client`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,11 +23,14 @@ struct Cli {
 enum Measurement {
     /// The packet path: time per packet, throughput, input round trip, bursts.
     Packet(packet::Arguments),
+    /// Latency of the real programs, from a picture painted to the same picture decoded.
+    E2e(e2e::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().measurement {
         Measurement::Packet(arguments) => packet::run(&arguments),
+        Measurement::E2e(arguments) => e2e::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -64,6 +64,11 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
+    /// Write what the picture of each shown frame said about itself to this file (CSV, headless only): the
+    /// number and time painted into it, and when it was decoded and shown.
+    #[arg(long, value_name = "FILE", requires = "headless")]
+    pub codes: Option<PathBuf>,
+
     /// Write the last picture to this file when the stream ends (PNG, headless only).
     #[arg(long, value_name = "FILE", requires = "headless")]
     pub screenshot: Option<PathBuf>,

@@ -26,7 +26,7 @@ use crate::handoff::{self, SLICE_BYTES_MAX};
 use crate::input::InputLink;
 use crate::network::{NetworkLinks, NetworkThread};
 use crate::notice::{ClientNotice, DecodeNotice};
-use crate::trace::TraceFile;
+use crate::trace::{TraceFile, write_codes};
 use crate::verify::StripCheck;
 use crate::viewer;
 
@@ -49,6 +49,9 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         let ended = session.watch(config);
         let finished = session.finish(config);
         keep_picture(config, &screen)?;
+        if let Some(path) = &config.codes {
+            write_codes(path, &screen.take_records())?;
+        }
         ended.and(finished)
     } else {
         viewer::run(config, &shutdown)

@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use wavry_platform::headless::ShownRecord;
 
 /// Times of one frame on the client, in microseconds of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,4 +58,30 @@ impl TraceFile {
     pub(crate) fn finish(mut self) -> std::io::Result<()> {
         self.0.flush()
     }
+}
+
+/// Writes one line per picture whose code could be read: frame of the stream, number and time painted into
+/// the picture, when it was decoded, and when it was shown.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn write_codes(path: &Path, records: &[ShownRecord]) -> anyhow::Result<()> {
+    let lines = || -> std::io::Result<()> {
+        let mut out = BufWriter::new(File::create(path)?);
+        writeln!(out, "frame,code_frame,code_us,decoded_us,shown_us")?;
+        for ShownRecord { shown, code } in records {
+            let Some(code) = code else { continue };
+            writeln!(
+                out,
+                "{},{},{},{},{}",
+                shown.info.frame_id,
+                code.frame,
+                code.timestamp_us,
+                shown.info.ready_at_ns / 1000,
+                shown.shown_at_ns / 1000
+            )?;
+        }
+        out.flush()
+    };
+    lines().with_context(|| format!("cannot write the codes to {}", path.display()))
 }
