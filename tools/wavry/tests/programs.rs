@@ -77,7 +77,9 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success()
+        );
     }
 
     fn exit_code(&mut self) -> Option<i32> {
@@ -110,7 +112,16 @@ impl Host {
     fn start(place: &Place) -> Self {
         let mut command = program("wavry-server");
         command
-            .args(["--listen", "127.0.0.1:0", "--source", "test:320x192", "--fps", "30", "--pair", "--config-dir"])
+            .args([
+                "--listen",
+                "127.0.0.1:0",
+                "--source",
+                "test:320x192",
+                "--fps",
+                "30",
+                "--pair",
+                "--config-dir",
+            ])
             .arg(place.join("host"));
         let running = Running::start(command);
         let pin = running.wait_for("Pairing PIN: ");
@@ -191,7 +202,8 @@ fn a_missing_display_is_named() {
 #[test]
 fn a_key_file_that_others_can_read_or_nobody_can_is_refused() {
     let place = Place::new("key");
-    let keygen = || program("wavry").arg("--config-dir").arg(place.join("keys")).arg("keygen").output().unwrap();
+    let keygen =
+        || program("wavry").arg("--config-dir").arg(place.join("keys")).arg("keygen").output().unwrap();
     let first = keygen();
     assert_succeeds(&first);
     assert_eq!(first.stdout, keygen().stdout, "made once");
