@@ -10,6 +10,7 @@
 //! ```
 //! Invariant: a slice is decoded as soon as it is whole, and the newest decoded picture is the one shown.
 
+mod client;
 mod config;
 mod decode;
 mod handoff;
@@ -23,5 +24,5 @@ mod viewer;
 
 pub mod contact;
 
+pub use client::run;
 pub use config::{Config, Target, default_directory};
-pub use session::run;

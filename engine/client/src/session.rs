@@ -1,7 +1,8 @@
-//! Puts the client together and keeps it running: the main thread.
+//! A session as the thread that looks after it sees it: starts the network and decode threads, reads what
+//! they have to say, ends them.
 //!
-//! Owns everything that may block: files, the terminal, signals, and the window, whose system wants the
-//! main thread. Invariant: whatever fails says what to do about it.
+//! Owns everything that may block: files and the terminal. Invariant: whatever fails says what to do about
+//! it.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,13 +12,12 @@ use rift_core::Timestamp;
 use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
 use wavry_codec::{DecoderConfig, open_decoder};
 use wavry_platform::Presenter;
-use wavry_platform::headless::{HeadlessScreen, headless};
 use wavry_runtime::clock::Clock;
+use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
-use wavry_runtime::{cores, kernel};
 
 use crate::config::Config;
 use crate::contact::{self, Home};
@@ -26,37 +26,13 @@ use crate::handoff::{self, SLICE_BYTES_MAX};
 use crate::input::InputLink;
 use crate::network::{NetworkLinks, NetworkThread};
 use crate::notice::{ClientNotice, DecodeNotice};
-use crate::trace::{TraceFile, write_codes};
+use crate::trace::TraceFile;
 use crate::verify::StripCheck;
-use crate::viewer;
 
 /// Places in each ring between threads that carries a message per frame or less.
 const RING: usize = 1024;
 /// How often the main thread looks around when nothing wakes it.
 const TICK: Duration = Duration::from_millis(100);
-
-/// Streams until the host ends it, the window is closed, a signal comes or the chosen duration is over.
-///
-/// # Errors
-/// What kept the client from starting or going on, with what to do about it; and with `--verify`, if a
-/// shown frame was not right.
-pub fn run(config: &Config) -> anyhow::Result<()> {
-    kernel::require()?;
-    let shutdown = Shutdown::install().context("signals cannot be handled")?;
-    if config.headless {
-        let (presenter, screen) = headless();
-        let (mut session, _input) = Session::start(config, &shutdown, Box::new(presenter))?;
-        let ended = session.watch(config);
-        let finished = session.finish(config);
-        keep_picture(config, &screen)?;
-        if let Some(path) = &config.codes {
-            write_codes(path, &screen.take_records())?;
-        }
-        ended.and(finished)
-    } else {
-        viewer::run(config, &shutdown)
-    }
-}
 
 /// A running session: the network and decode threads, seen from the main thread.
 pub(crate) struct Session {
@@ -230,7 +206,7 @@ impl Session {
     }
 
     /// Polls until the session is over.
-    fn watch(&mut self, config: &Config) -> anyhow::Result<()> {
+    pub(crate) fn watch(&mut self, config: &Config) -> anyhow::Result<()> {
         while self.poll(config)? == Progress::Running {
             std::thread::park_timeout(TICK);
         }
@@ -265,14 +241,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-fn keep_picture(config: &Config, screen: &HeadlessScreen) -> anyhow::Result<()> {
-    if let Some(path) = &config.screenshot {
-        screen.save_png(path)?;
-        println!("the last picture is in {}", path.display());
-    }
-    Ok(())
 }
 
 /// Pins the thread if a core was chosen and asks for a priority that keeps latency down.
