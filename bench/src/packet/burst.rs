@@ -11,6 +11,8 @@ use crate::estimate::{Estimate, timed};
 use crate::report::{Goal, Report};
 
 const ROUNDS: usize = 20;
+/// Arrival stamps are exact only some milliseconds after opening.
+const WARM_UP: usize = 20;
 
 /// Name, bytes, and the goal in milliseconds. 40 kB are 35 packets.
 const CASES: [(&str, usize, Goal); 2] =
@@ -25,15 +27,14 @@ pub(super) fn measure(effort: Effort, report: &mut Report) -> anyhow::Result<()>
         let packets = shape_of(&mut Pair::connect(unpaced)?, &data)?.packets;
         let mut pair = Pair::connect(Settings { parity: 0.0, paced: true, arrival_times: true })?;
         let (mut leaving, mut arriving) = (Vec::new(), Vec::new());
-        for round in 0..effort.blocks * effort.samples(ROUNDS) {
+        for round in 0..WARM_UP + effort.blocks * effort.samples(ROUNDS) {
             let time = timed(|| {
                 pair.submit(&data)?;
                 pair.send_paced(packets as u64)
             })?;
             pair.receive(keep)?;
             pair.answer()?;
-            // Arrival stamps are exact only some milliseconds after opening.
-            if round >= 20
+            if round >= WARM_UP
                 && let Some((first, last)) = pair.arrivals()
             {
                 leaving.push(time.as_secs_f64() * 1e3);
