@@ -102,6 +102,14 @@ impl Case {
                 );
             }
         }
+        let payload_bits = self.data.len() as f64 * 8.0 / self.packets as f64;
+        let both =
+            sending[0].iter().zip(&receiving[0]).map(|(sent, received)| payload_bits / (sent + received));
+        report.note(
+            format!("throughput, {name}, floor of both sides on one core"),
+            Estimate::of(both.collect()),
+            "Gbit/s",
+        );
         let ratio = |times: &[Vec<f64>; 3], at: usize| Estimate::ratio(&times[at], &times[0]);
         report.judge(format!("sender, {name}, engine to floor"), ratio(&sending, 1), "x", SENDER);
         report.judge(
