@@ -184,19 +184,14 @@ pub(crate) fn measure(peer: Peer, setting: &Setting) -> anyhow::Result<PeerRun> 
     };
     let window = watch(setting, &first, &sender, &receiver);
     stop.store(true, Ordering::Relaxed);
-    // The feeder ends by the flag, and the end of its input ends the sender; then the receiver is told.
-    let end = std::time::Instant::now() + Duration::from_secs(3);
-    while !feeding.is_finished() && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let stopped = sender.stop().and_then(|_| receiver.stop());
+    // All is measured, and not all of them end when asked to: dropping ends them by force, and with that the
+    // pipes and both threads.
     let _ = std::fs::remove_file(&sdp);
     drop((sender, receiver));
     let given = feeding.join().map_err(|_| anyhow::anyhow!("feeding {name} panicked"))?;
     let seen = reading.join().map_err(|_| anyhow::anyhow!("reading from {name} panicked"))?;
     let window =
         window.with_context(|| format!("{name} failed; WAVRY_BENCH_VERBOSE=1 shows what it says"))?;
-    stopped?;
 
     let measured: BTreeMap<u32, u64> =
         given.into_iter().filter(|(_, at)| (window.started..window.ended).contains(at)).collect();
