@@ -13,10 +13,7 @@
 //!
 //! The quantiser is an integer, one step of which is 12 % of a frame's size on most pictures, so single frames
 //! are that far off and their mean is not. Where faint noise covers the picture one step can halve the size (it
-//! crosses what the quantiser keeps). And where everything moves by whole pixels a frame is nearly free as long as
-//! the quantiser stays, but going one step finer codes the whole picture anew. Left alone, frames of both kinds
-//! alternate around the budget, and every other frame takes several times as long through encoder, network and
-//! decoder; so a quantiser that was found too costly is left alone for a while, longer each time.
+//! crosses what the quantiser keeps); frames then alternate around the budget.
 
 /// Smallest quantiser used: below it bits grow and nobody sees it.
 pub const QP_MIN: u8 = 12;
@@ -37,11 +34,6 @@ const KEYFRAME_FRAMES: f64 = 3.0;
 const COMPLEXITY_WEIGHT: f64 = 0.6;
 /// Range in which the slope is believed. Faint noise vanishes within a few QP, which looks very steep.
 const SLOPE_RANGE: (f64, f64) = (0.6, 4.0);
-
-/// A frame that takes more than this many budgets makes its quantiser one to avoid.
-const COSTLY: f64 = 1.4;
-/// For how long at first, and at most, in seconds.
-const AVOID_SECONDS: (f64, f64) = (0.25, 8.0);
 
 /// What to encode the next frame with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,18 +84,6 @@ impl SizeModel {
     }
 }
 
-/// A quantiser that was tried and took too much.
-#[derive(Debug, Clone, Copy)]
-struct Costly {
-    qp: u8,
-    /// What a frame took.
-    bits: f64,
-    /// Frames for which it is still avoided.
-    frames_left: u32,
-    /// For how many it was this time.
-    span: u32,
-}
-
 /// Chooses the quantiser of every frame so that their sizes follow the target.
 #[derive(Debug, Clone)]
 pub struct RateController {
@@ -114,7 +94,6 @@ pub struct RateController {
     intra: SizeModel,
     inter: SizeModel,
     last_qp: Option<u8>,
-    costly: Option<Costly>,
 }
 
 impl RateController {
@@ -129,7 +108,6 @@ impl RateController {
             intra: SizeModel::new(pixels, 0.9),
             inter: SizeModel::new(pixels, 0.12),
             last_qp: None,
-            costly: None,
         }
     }
 
@@ -167,11 +145,6 @@ impl RateController {
         {
             qp = last;
         }
-        if let Some(costly) = self.costly.filter(|costly| !keyframe && costly.frames_left > 0)
-            && budget * COSTLY < costly.bits
-        {
-            qp = qp.max((costly.qp + 1).min(QP_MAX));
-        }
         FramePlan { budget_bits: budget.min(f64::from(u32::MAX)) as u32, qp }
     }
 
@@ -187,28 +160,9 @@ impl RateController {
         }
         if !keyframe {
             self.last_qp = Some(qp);
-            self.note_cost(qp, bits);
         }
         self.debt_bits =
             (self.debt_bits + bits - frame).clamp(-CREDIT_FRAMES_MAX * frame, DEBT_FRAMES_MAX * frame);
-    }
-
-    /// Remembers a quantiser that took too much, so that it is not tried again at once.
-    fn note_cost(&mut self, qp: u8, bits: f64) {
-        let in_frames = |seconds: f64| (seconds * self.fps).ceil() as u32;
-        if let Some(costly) = &mut self.costly {
-            costly.frames_left = costly.frames_left.saturating_sub(1);
-        }
-        if bits <= self.frame_bits() * COSTLY {
-            return;
-        }
-        let (first, most) = (in_frames(AVOID_SECONDS.0), in_frames(AVOID_SECONDS.1));
-        // Tried again after its time and again too costly: content like this stays so.
-        let span = match self.costly {
-            Some(before) if before.qp.abs_diff(qp) <= 1 => before.span.saturating_mul(2).min(most),
-            _ => first,
-        };
-        self.costly = Some(Costly { qp, bits, frames_left: span, span });
     }
 }
 
@@ -259,24 +213,6 @@ mod tests {
             let target = bitrate as f64 / 6.0;
             assert!((sum / target - 1.0).abs() < 0.15, "{bitrate}: {:.3}", sum / target);
         }
-    }
-
-    #[test]
-    fn a_finer_quantiser_that_codes_all_anew_is_not_tried_every_other_frame() {
-        let mut rate = RateController::new(1280 * 720, 20_000_000, 60.0);
-        let plan = rate.plan(true);
-        rate.on_encoded(true, plan.qp, 130_000);
-        let mut last_qp = plan.qp;
-        let mut large = 0;
-        for frame in 0..600 {
-            let plan = rate.plan(false);
-            // As measured on a picture that moves by whole pixels.
-            let bytes = if plan.qp < last_qp { 68_000 } else { 16_000 };
-            large += u32::from(frame >= 60 && bytes > 60_000);
-            last_qp = plan.qp;
-            rate.on_encoded(false, plan.qp, bytes);
-        }
-        assert!(large <= 600 / 50, "{large} of 540 frames were coded anew");
     }
 
     #[test]
