@@ -140,7 +140,7 @@ fn measure(
 ) -> anyhow::Result<Report> {
     let mut codec: Vec<CodecTimes> = Vec::new();
     let mut own: Vec<OwnRun> = Vec::new();
-    let mut others: Vec<Vec<PeerRun>> = peers.iter().map(|_| Vec::new()).collect();
+    let mut others: Vec<(Peer, Vec<PeerRun>)> = peers.iter().map(|peer| (*peer, Vec::new())).collect();
     for round in 1..=arguments.runs {
         let say = |what: &str| eprintln!("{}: round {round} of {}: {what}", setting.stream, arguments.runs);
         say("codec alone");
@@ -148,12 +148,17 @@ fn measure(
         say("wavry");
         let keep = arguments.traces.as_ref().map(|dir| dir.join(format!("{}-{round}", setting.stream)));
         own.push(own::measure(setting, programs, arguments.busy_poll, keep.as_deref())?);
-        for (peer, runs) in peers.iter().zip(&mut others) {
+        // A peer that fails costs its comparison, not the measurement.
+        others.retain_mut(|(peer, runs)| {
             say(peer.name());
-            runs.push(peer::measure(*peer, setting)?);
-        }
+            match peer::measure(*peer, setting) {
+                Ok(run) => runs.push(run),
+                Err(error) => eprintln!("{} is left out: {error:#}", peer.name()),
+            }
+            runs.len() == round as usize
+        });
     }
-    let others = peers.iter().map(|peer| peer.name().to_owned()).zip(others).collect();
+    let others = others.into_iter().map(|(peer, runs)| (peer.name().to_owned(), runs)).collect();
     Report::new(setting, &codec, own, others)
 }
 

@@ -91,9 +91,10 @@ impl Peer {
         }
     }
 
-    fn receiver(self, setting: &Setting, address: &str, sdp: &str) -> Command {
+    fn receiver(self, address: &str, sdp: &str) -> Command {
         let port = address.rsplit(':').next().unwrap_or_default();
         let mut command = Command::new(self.program());
+        // Not `-fflags nobuffer`: it throws away what was read to recognise the stream, the only keyframe too.
         match self {
             Self::GstRtp => command.arg("-q").args(words(&format!(
                 "udpsrc address=127.0.0.1 port={port} buffer-size=4000000 \
@@ -102,20 +103,19 @@ impl Peer {
             ))),
             Self::FfmpegRtp => command
                 .args(words(
-                    "-hide_banner -loglevel error -protocol_whitelist file,udp,rtp -fflags nobuffer \
-                     -flags low_delay -max_delay 0 -reorder_queue_size 0 -threads 1 -i",
+                    "-hide_banner -loglevel error -protocol_whitelist file,udp,rtp -flags low_delay \
+                     -max_delay 0 -reorder_queue_size 0 -analyzeduration 100000 -threads 1 -i",
                 ))
                 .arg(sdp)
                 .args(words("-fps_mode passthrough -f rawvideo -pix_fmt yuv420p -")),
             Self::FfmpegSrt => command
                 .args(words(
-                    "-hide_banner -loglevel error -fflags nobuffer -flags low_delay -probesize 500000 \
-                     -threads 1 -f mpegts -i",
+                    "-hide_banner -loglevel error -flags low_delay -analyzeduration 100000 -threads 1 \
+                     -f mpegts -i",
                 ))
                 .arg(format!("srt://{address}?mode=listener&latency=0"))
                 .args(words("-fps_mode passthrough -f rawvideo -pix_fmt yuv420p -")),
         };
-        let _ = setting;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(chatter());
         command
     }
@@ -166,7 +166,7 @@ pub(crate) fn measure(peer: Peer, setting: &Setting) -> anyhow::Result<PeerRun> 
         .context("cannot write a session description")?;
     let sdp_path = sdp.to_str().context("the directory for temporary files has an unusual name")?;
 
-    let mut receiver = Program::start(name, &mut peer.receiver(setting, &address, sdp_path))?;
+    let mut receiver = Program::start(name, &mut peer.receiver(&address, sdp_path))?;
     std::thread::sleep(RECEIVER_START);
     let mut sender = Program::start(name, &mut peer.sender(setting, &address))?;
 
@@ -184,19 +184,14 @@ pub(crate) fn measure(peer: Peer, setting: &Setting) -> anyhow::Result<PeerRun> 
     };
     let window = watch(setting, &first, &sender, &receiver);
     stop.store(true, Ordering::Relaxed);
-    // The feeder ends by the flag, and the end of its input ends the sender; then the receiver is told.
-    let end = std::time::Instant::now() + Duration::from_secs(3);
-    while !feeding.is_finished() && std::time::Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let stopped = sender.stop().and_then(|_| receiver.stop());
+    // All is measured, and not all of them end when asked to: dropping ends them by force, and with that the
+    // pipes and both threads.
     let _ = std::fs::remove_file(&sdp);
     drop((sender, receiver));
     let given = feeding.join().map_err(|_| anyhow::anyhow!("feeding {name} panicked"))?;
     let seen = reading.join().map_err(|_| anyhow::anyhow!("reading from {name} panicked"))?;
     let window =
         window.with_context(|| format!("{name} failed; WAVRY_BENCH_VERBOSE=1 shows what it says"))?;
-    stopped?;
 
     let measured: BTreeMap<u32, u64> =
         given.into_iter().filter(|(_, at)| (window.started..window.ended).contains(at)).collect();
