@@ -1,0 +1,102 @@
+//! Counters, as Prometheus reads them (text format 0.0.4).
+//!
+//! Owns one atomic per figure, each written by one thread. Never holds an address or an id.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::core::SessionCounters;
+use crate::drop_reason::DropReason;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    pub(super) forwarded: AtomicU64,
+    pub(super) forwarded_bytes: AtomicU64,
+    pub(super) answered: AtomicU64,
+    pub(super) sessions: AtomicU64,
+    pub(super) verified: AtomicU64,
+    pub(super) receive_overflow: AtomicU64,
+    pub(super) ready: AtomicBool,
+    dropped: [AtomicU64; DropReason::ALL.len()],
+    session_events: [AtomicU64; 7],
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            forwarded: AtomicU64::default(),
+            forwarded_bytes: AtomicU64::default(),
+            answered: AtomicU64::default(),
+            sessions: AtomicU64::default(),
+            verified: AtomicU64::default(),
+            receive_overflow: AtomicU64::default(),
+            ready: AtomicBool::default(),
+            dropped: std::array::from_fn(|_| AtomicU64::default()),
+            session_events: std::array::from_fn(|_| AtomicU64::default()),
+        }
+    }
+}
+
+/// Adds to a counter that only the calling thread writes.
+#[inline]
+pub(super) fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
+}
+
+impl Metrics {
+    #[inline]
+    pub(super) fn on_drop(&self, reason: DropReason) {
+        add(&self.dropped[reason as usize], 1);
+    }
+
+    pub(super) fn set_sessions(&self, count: usize, counters: SessionCounters) {
+        self.sessions.store(count as u64, Ordering::Relaxed);
+        for (counter, (_, value)) in self.session_events.iter().zip(events(counters)) {
+            counter.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything as text.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::with_capacity(4096);
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        for (name, kind, value) in [
+            ("forwarded_datagrams_total", "counter", read(&self.forwarded)),
+            ("forwarded_bytes_total", "counter", read(&self.forwarded_bytes)),
+            ("answers_total", "counter", read(&self.answered)),
+            ("verifications_total", "counter", read(&self.verified)),
+            ("receive_overflow_total", "counter", read(&self.receive_overflow)),
+            ("sessions", "gauge", read(&self.sessions)),
+        ] {
+            let _ = writeln!(out, "# TYPE wavry_relay_{name} {kind}\nwavry_relay_{name} {value}");
+        }
+        out.push_str("# TYPE wavry_relay_session_events_total counter\n");
+        for (counter, (event, _)) in self.session_events.iter().zip(events(SessionCounters::default())) {
+            let _ = writeln!(out, "wavry_relay_session_events_total{{event=\"{event}\"}} {}", read(counter));
+        }
+        out.push_str("# TYPE wavry_relay_dropped_datagrams_total counter\n");
+        for (counter, reason) in self.dropped.iter().zip(DropReason::ALL) {
+            let _ = writeln!(
+                out,
+                "wavry_relay_dropped_datagrams_total{{reason=\"{}\"}} {}",
+                reason.label(),
+                read(counter)
+            );
+        }
+        out
+    }
+}
+
+fn events(c: SessionCounters) -> [(&'static str, u64); 7] {
+    [
+        ("bound", c.bound),
+        ("renewed", c.renewed),
+        ("moved", c.moved),
+        ("activated", c.activated),
+        ("expired", c.expired),
+        ("revoked", c.revoked),
+        ("rejected", c.rejected),
+    ]
+}
