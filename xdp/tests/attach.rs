@@ -1,5 +1,7 @@
 //! Attaching the filter to a real device, and what is left of it afterwards.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

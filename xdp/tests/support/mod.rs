@@ -1,6 +1,10 @@
 //! Two machines on a cable.
 
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it, and all of it is for tests"
+)]
 
 use wavry_netns::{Namespace, cable, unavailable};
 
