@@ -116,11 +116,8 @@ impl Edge {
     /// Without a branch, so that it becomes a few wide instructions.
     #[inline]
     fn agrees(&self, other: &[u8; EDGE]) -> bool {
-        let mut different = 0;
-        for at in 0..EDGE {
-            different |= (self.bytes[at] ^ other[at]) & self.mask[at];
-        }
-        different == 0
+        let pairs = self.bytes.iter().zip(&self.mask).zip(other);
+        pairs.fold(0, |different, ((mine, mask), other)| different | (mine ^ other) & mask) == 0
     }
 }
 
