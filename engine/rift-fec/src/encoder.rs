@@ -95,7 +95,7 @@ impl Encoder {
                 }
             }
         }
-        let sources = shards.iter().copied().filter(|s| is_full(&s));
+        let sources = shards.iter().copied().filter(is_full);
         let rows = Rows { bytes: &mut self.sums, stride: self.len_max, count: self.parities };
         isal::combine(self.len, &self.pieces, &self.by_parity, sources, rows);
         for (at, shard) in shards.iter().enumerate() {

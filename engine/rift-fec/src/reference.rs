@@ -54,7 +54,7 @@ impl Isal {
         let sources: [*const u8; 255] =
             core::array::from_fn(|i| shards.get(i).map_or(core::ptr::null(), |s| s.as_ptr()));
         let rows: [*mut u8; 255] =
-            core::array::from_fn(|i| self.rows.get_mut(i).map_or(core::ptr::null_mut(), |r| r.as_mut_ptr()));
+            core::array::from_fn(|i| self.rows.get_mut(i).map_or(core::ptr::null_mut(), Vec::as_mut_ptr));
         // SAFETY: k sources and m rows of `len` bytes each, and tables for all pairs.
         unsafe {
             ec_encode_data(
@@ -76,7 +76,7 @@ impl Isal {
         assert!(shards.len() == self.k && shards.iter().all(|s| s.len() == self.len));
         self.rows[..self.m].iter_mut().for_each(|row| row.fill(0));
         let rows: [*mut u8; 255] =
-            core::array::from_fn(|i| self.rows.get_mut(i).map_or(core::ptr::null_mut(), |r| r.as_mut_ptr()));
+            core::array::from_fn(|i| self.rows.get_mut(i).map_or(core::ptr::null_mut(), Vec::as_mut_ptr));
         for (at, shard) in shards.iter().enumerate() {
             // SAFETY: as in `encode`, one source at a time.
             unsafe {
@@ -113,7 +113,7 @@ impl Isal {
         let wanted: Vec<u8> = lost.iter().flat_map(|&i| &inverse[i * k..][..k]).copied().collect();
         let mut tables = vec![0; PIECE_MAX * wanted.len()];
         let sources: Vec<*const u8> = there.iter().map(|&i| fragments[i].as_ptr()).collect();
-        let rows: Vec<*mut u8> = self.rows.iter_mut().map(|r| r.as_mut_ptr()).collect();
+        let rows: Vec<*mut u8> = self.rows.iter_mut().map(Vec::as_mut_ptr).collect();
         // SAFETY: k sources and lost.len() <= m rows of `len` bytes each, and tables for all pairs.
         unsafe {
             ec_init_tables(k as c_int, lost.len() as c_int, wanted.as_ptr(), tables.as_mut_ptr());
