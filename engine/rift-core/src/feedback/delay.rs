@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_shorter_route_is_learned_at_once_and_a_longer_one_within_the_window() {
         let mut base = DelayBase::default();
-        let mut at = |base: &mut DelayBase, s: u64, delay: i64| {
+        let at = |base: &mut DelayBase, s: u64, delay: i64| {
             base.on_delay(Timestamp::from_micros(s * 1_000_000), delay)
         };
         (0..40).for_each(|s| assert_eq!(at(&mut base, s, 50_000), 0));
