@@ -5,6 +5,7 @@
 //! that are generated from `spec/rift.proto` ([`proto`]). Both give the same bytes. Invariant: no
 //! input panics, and nothing is believed about lengths that was not checked.
 
+mod chunk_reader;
 pub(crate) mod field;
 mod media;
 
@@ -14,6 +15,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/rift.rs"));
 }
 
+pub use chunk_reader::ChunkReader;
 pub use field::{Malformed, PackedVarints};
 pub use media::{AudioPacket, FecPacket, ShardLengths, VideoChunk};
 

@@ -8,7 +8,7 @@ use crate::feedback::ReportSchedule;
 use crate::input::{InputEvent, InputSender};
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
-use crate::message::{MediaBody, encode_nack};
+use crate::message::{ChunkReader, MediaBody, encode_nack};
 use crate::receive::{
     AudioFrame, AudioQueue, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest, VideoReceiver,
 };
@@ -32,6 +32,7 @@ const AUDIO_QUEUE_US: u64 = 20_000;
 pub(super) struct Streaming {
     features: Features,
     receiver: VideoReceiver,
+    chunks: ChunkReader,
     audio: AudioQueue,
     input: InputSender,
     report_at: Timestamp,
@@ -47,6 +48,7 @@ impl Streaming {
         Self {
             features: Features::NONE,
             receiver: VideoReceiver::new(config),
+            chunks: ChunkReader::new(),
             audio: AudioQueue::new(AUDIO_FRAME_US, AUDIO_QUEUE_US),
             input: InputSender::new(true),
             report_at: now,
@@ -75,6 +77,19 @@ impl Streaming {
         if ecn != Ecn::NotEct {
             self.receiver.on_ecn(id, ecn as u8);
         }
+    }
+
+    /// Takes a body if it is a chunk as encoders write them, which is what nearly all bodies are. `None`:
+    /// it was not taken.
+    #[inline]
+    pub(super) fn handle_chunk(
+        &mut self,
+        now: Timestamp,
+        id: PacketId,
+        body: &[u8],
+    ) -> Option<Result<(), DropReason>> {
+        let chunk = self.chunks.read(body)?;
+        Some(self.receiver.handle_chunk(now, id, body, &chunk))
     }
 
     #[inline]
