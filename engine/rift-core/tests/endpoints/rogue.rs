@@ -141,6 +141,7 @@ fn hostile_body(rng: &mut fastrand::Rng) -> Vec<u8> {
                 first_packet_id: a,
                 report_us: b,
                 arrivals: bytes,
+                marked_packets: c as u32,
             }));
         }
         8 => return control(Control::InputAck(proto::InputAck { sequence: a })),
