@@ -95,12 +95,15 @@ pub struct RelayKey {
     pub signature: [u8; 64],
 }
 
+/// The hash of a token and what it says.
+type Verified = ([u8; 32], Claims);
+
 /// The verifier of one thread.
 pub struct Verifier {
     relay: WavryId,
     exchange: ExchangeKey,
     policy: Arc<Policy>,
-    cache: Box<[Option<([u8; 32], Claims)>]>,
+    cache: Box<[Option<Verified>]>,
 }
 
 impl Verifier {
