@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use wavry_bench::{fec, packet};
 
 mod e2e;
+mod relay;
 
 /// The same as in `wavry-server` and `wavry-client`.
 #[global_allocator]
@@ -27,6 +28,8 @@ enum Measurement {
     Fec(fec::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
+    /// The relay beside a C forwarder: processor time, latency and loss per datagram.
+    Relay(relay::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Measurement::Packet(arguments) => packet::run(&arguments),
         Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
+        Measurement::Relay(arguments) => relay::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,8 @@ use anyhow::{Context, bail, ensure};
 use rift_core::Timestamp;
 use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
 use rift_core::session::CloseReason;
+use rift_relay::link::Link;
+use rift_relay::wire::Role;
 use wavry_codec::{DecoderConfig, open_decoder};
 use wavry_platform::Presenter;
 use wavry_runtime::clock::Clock;
@@ -63,7 +65,9 @@ impl Session {
         presenter: Box<dyn Presenter>,
     ) -> anyhow::Result<(Self, InputLink)> {
         let home = Home::new(&config.config_dir);
-        let remote = config.host.resolve()?;
+        let link = relay_link(config, &home)?;
+        // Behind a relay the host's name is only what it is known by.
+        let remote = link.as_ref().map_or_else(|| config.host.resolve(), |link| Ok(link.relay()))?;
         let expect = contact::known_host(&home, &config.host)?;
         let endpoint_config = ClientConfig {
             expect: Some(expect),
@@ -119,7 +123,10 @@ impl Session {
                     main_thread,
                     shutdown,
                 };
-                NetworkThread::new(transport, endpoint, links).run()
+                match link {
+                    Some(link) => NetworkThread::new(link.carry(transport), endpoint, links).run(),
+                    None => NetworkThread::new(transport, endpoint, links).run(),
+                }
             })?
         };
         let waker = opening.recv().context("the network thread ended before it began")??;
@@ -243,6 +250,12 @@ impl Session {
         }
         traced
     }
+}
+
+/// The relay to go through, if one was named.
+fn relay_link(config: &Config, home: &Home) -> anyhow::Result<Option<Link>> {
+    let Some((relay, lease)) = config.relay.as_deref().zip(config.lease.as_deref()) else { return Ok(None) };
+    Ok(Some(Link::prepare(home.identity()?, Role::Client, relay, lease)?))
 }
 
 /// Pins the thread if a core was chosen and asks for a priority that keeps latency down: `realtime` for one that

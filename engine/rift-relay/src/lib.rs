@@ -6,7 +6,8 @@
 //! wraps everything for the relay ([`carrier`]).
 //!
 //! Never does: seal or open what is forwarded. That is between the two peers; no key of theirs passes through
-//! here. Only [`carrier`] touches a socket, through the runtime's trait; the rest takes bytes and times.
+//! here. Only [`carrier`] touches a socket, through the runtime's trait, and only [`link`] a file; the rest takes bytes
+//! and times.
 //!
 //! Invariants: nothing here panics on bytes from outside; a lease alone, without the identity that it names,
 //! moves nothing; a forwarded datagram allocates nothing.
@@ -16,6 +17,7 @@
 pub mod agreement;
 pub mod carrier;
 pub mod lease;
+pub mod link;
 pub mod mac;
 pub mod peer;
 pub mod present;

@@ -72,6 +72,15 @@ pub struct Config {
     #[arg(long)]
     pub busy_poll: bool,
 
+    /// Go through this relay (HOST:PORT). Needs a lease for it.
+    #[arg(long, value_name = "HOST:PORT", requires = "lease")]
+    pub relay: Option<String>,
+
+    /// The lease for the relay: the token itself, or a file that holds it. A file is read again when it changes, and the
+    /// lease renewed without interruption.
+    #[arg(long, value_name = "TOKEN|FILE", requires = "relay")]
+    pub lease: Option<String>,
+
     /// Core to pin the network thread to.
     #[arg(long, value_name = "CORE")]
     pub network_core: Option<usize>,

@@ -12,6 +12,8 @@ use rift_core::message::proto::{Codec, Monitor, Resolution};
 use rift_core::session::LinkConfig;
 use rift_core::{Bitrate, Timestamp};
 use rift_crypto::{AllowList, Identity, Pin};
+use rift_relay::link::{self, Link};
+use rift_relay::wire::Role;
 use wavry_platform::x11::X11Injector;
 use wavry_platform::{CaptureSource, InputInjector};
 use wavry_runtime::clock::Clock;
@@ -48,6 +50,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut allowed = AllowList::load(&config.config_dir.join("allowed-clients"))?;
     let source = open_source(&config.source, config.fps).context("the display cannot be captured")?;
     let injector = open_injector(config)?;
+    let link = relay_link(config)?;
 
     let mut endpoint = HostEndpoint::new(host_config(config, identity, &allowed, &*source)?, now());
     if let PairingMode::Open(span) = config.pairing() {
@@ -57,7 +60,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     }
 
     let Threads { notices, network, video, local } =
-        start_threads(config, &shutdown, source, endpoint, injector)?;
+        start_threads(config, &shutdown, source, endpoint, injector, link)?;
     say(format_args!("wavry-server {own_id} listens on {local}"));
     if allowed.peers().is_empty() && !config.pair {
         say("No client is paired yet: start with --pair, then run `wavry pair` on the client.");
@@ -122,12 +125,26 @@ fn host_config(
     })
 }
 
+/// The relay through which clients may come too, if one was named.
+fn relay_link(config: &Config) -> anyhow::Result<Option<Link>> {
+    let Some((relay, lease)) = config.relay.as_deref().zip(config.lease.as_deref()) else { return Ok(None) };
+    anyhow::ensure!(
+        usize::from(config.datagram_bytes) <= link::DATAGRAM_MAX,
+        "--datagram-bytes {} does not fit through a relay: at most {}",
+        config.datagram_bytes,
+        link::DATAGRAM_MAX
+    );
+    let (identity, _) = Identity::load_or_create(&config.config_dir.join("identity"))?;
+    Ok(Some(Link::prepare(identity, Role::Host, relay, lease)?))
+}
+
 fn start_threads(
     config: &Config,
     shutdown: &Shutdown,
     source: Box<dyn CaptureSource>,
     endpoint: HostEndpoint,
     injector: Option<Box<dyn InputInjector>>,
+    link: Option<Link>,
 ) -> anyhow::Result<Threads> {
     let (slice_sender, slice_receiver) = handoff::slices()?;
     let (video_commands, video_command_end) = spsc::ring(RING);
@@ -166,7 +183,13 @@ fn start_threads(
                 main_thread,
                 shutdown,
             };
-            NetworkThread::new(transport, endpoint, injector, links, tracing).run().map_err(Into::into)
+            let result = match link {
+                Some(link) => {
+                    NetworkThread::new(link.carry(transport), endpoint, injector, links, tracing).run()
+                }
+                None => NetworkThread::new(transport, endpoint, injector, links, tracing).run(),
+            };
+            result.map_err(Into::into)
         })?
     };
     let (waker, local) = opening.recv().context("the network thread ended before it began")??;

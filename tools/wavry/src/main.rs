@@ -16,6 +16,7 @@ use wavry_runtime::kernel::Unsupported;
 
 mod demo;
 mod latency;
+mod lease;
 mod netsim;
 
 /// Tools for Wavry hosts and clients.
@@ -57,6 +58,9 @@ enum Command {
     },
     /// Check what this machine offers: kernel, network, display.
     Doctor,
+    /// Keys and leases for a relay without a gateway.
+    #[command(subcommand)]
+    Lease(lease::Command),
     /// Run the protocol in a simulated network.
     Netsim(netsim::Arguments),
     /// Stream a real display from a host to a client on this machine and measure it.
@@ -119,6 +123,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Doctor => doctor(),
+        Command::Lease(command) => lease::run(command),
         Command::Netsim(arguments) => netsim::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),

@@ -9,6 +9,7 @@ mod noise;
 mod pairing;
 mod peer;
 mod receiver;
+mod relay;
 mod scenario;
 mod script;
 
@@ -105,6 +106,27 @@ pub const TARGETS: &[Target] = &[
         input_len_max: 1_024,
         run: scenario::run,
         seeds: scenario::seeds,
+    },
+    Target {
+        name: "relay",
+        about: "datagrams of strangers into a relay: no session, no answer longer than what it answers",
+        input_len_max: 4_096,
+        run: relay::run_relay,
+        seeds: relay::relay_seeds,
+    },
+    Target {
+        name: "relay_peer",
+        about: "datagrams of somebody who is not the relay into a peer of one: never bound",
+        input_len_max: 2_048,
+        run: relay::run_peer,
+        seeds: relay::peer_seeds,
+    },
+    Target {
+        name: "lease",
+        about: "leases: only an issuer's opens, and what is read is written and read back as the same",
+        input_len_max: 1_024,
+        run: relay::run_lease,
+        seeds: relay::lease_seeds,
     },
 ];
 

@@ -10,4 +10,5 @@ mod bad_input;
 mod displays;
 mod faults;
 mod lossy_path;
+mod relay;
 mod support;
