@@ -8,8 +8,15 @@
 
 pub mod attach;
 pub mod filter;
+mod frame;
 pub mod interface;
+mod netlink;
 pub mod packet;
 pub mod program;
+mod ring;
+mod routes;
 pub mod skeleton;
+mod socket;
 mod sys;
+pub mod udp;
+mod umem;
