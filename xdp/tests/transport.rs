@@ -104,8 +104,8 @@ fn datagrams_go_both_ways_directly() {
 fn batches_are_cut_and_arrive_whole_and_marked() {
     let Some(lan) = Lan::new(1).or_else(skip) else { return };
     let (left, right) = ("10.77.0.1:4810".parse().unwrap(), "10.77.0.2:4810".parse().unwrap());
+    let ready = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
-        let ready = std::sync::Barrier::new(2);
         // Receives by the kernel's UDP, and sends GSO batches back.
         let echo = scope.spawn(|| {
             lan.right.with(|| {
@@ -160,8 +160,8 @@ fn batches_are_cut_and_arrive_whole_and_marked() {
 fn two_of_them_stream_to_each_other_on_several_queues() {
     let Some(lan) = Lan::new(2).or_else(skip) else { return };
     const COUNT: u32 = 20_000;
+    let ready = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
-        let ready = std::sync::Barrier::new(2);
         let receiver = scope.spawn(|| {
             lan.right.with(|| {
                 let mut xdp = open("r0", "[::]:4810", false, ModeChoice::Auto);
