@@ -8,3 +8,4 @@ pub mod estimate;
 pub mod machine;
 pub mod packet;
 pub mod report;
+pub mod xdp;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wavry_bench::packet;
+use wavry_bench::{packet, xdp};
 
 mod e2e;
 
@@ -25,12 +25,15 @@ enum Measurement {
     Packet(packet::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
+    /// AF_XDP beside io_uring on a virtual cable. Needs root.
+    Xdp(xdp::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().measurement {
         Measurement::Packet(arguments) => packet::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
+        Measurement::Xdp(arguments) => xdp::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -59,6 +59,8 @@ pub struct XdpUdpConfig {
     pub udp: UringUdpConfig,
     /// The device. That of a VLAN stands for the device below it and its tag.
     pub interface: Interface,
+    /// Tag of the frames, for a network where they must have one although the device is not a VLAN's.
+    pub vlan: Option<u16>,
     /// Where the filter runs.
     pub mode: ModeChoice,
 }
@@ -187,7 +189,7 @@ impl XdpUdp {
                 let link = routes.link_of(below).map_err(failed("asking the kernel about the device"))?;
                 (Interface::with_index(below)?, link, Some(id))
             }
-            None => (config.interface.clone(), routes.link().clone(), None),
+            None => (config.interface.clone(), routes.link().clone(), config.vlan),
         };
 
         let mut udp = UringUdp::open(config.udp)?;

@@ -11,20 +11,31 @@ use support::{Lan, skip};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 use wavry_runtime::transport::{Ecn, TrafficClass, Transmit, Transport};
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::{OpenError, UringUdp, UringUdpConfig};
 use wavry_xdp::attach::{Mode, ModeChoice};
 use wavry_xdp::interface::Interface;
-use wavry_xdp::udp::{XdpUdp, XdpUdpConfig};
+use wavry_xdp::udp::{XdpError, XdpUdp, XdpUdpConfig};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn open(device: &str, bind: &str, busy_poll: bool, mode: ModeChoice) -> XdpUdp {
-    XdpUdp::open(&XdpUdpConfig {
+    let config = XdpUdpConfig {
         udp: UringUdpConfig { busy_poll, ..UringUdpConfig::new(bind.parse().unwrap()) },
         interface: Interface::named(device).unwrap(),
+        vlan: None,
         mode,
-    })
-    .unwrap()
+    };
+    // The tests beside this one start programs, and a child has copies of all descriptors until it executes its
+    // program: a port that was just closed can be in use for that long.
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match XdpUdp::open(&config) {
+            Err(XdpError::Udp(OpenError::PortInUse { .. })) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn socket(at: &Namespace, bind: &str) -> UdpSocket {
@@ -256,6 +267,99 @@ fn a_vlan_is_streamed_in_tagged_frames() {
 }
 
 #[test]
+fn tagged_frames_go_both_ways() {
+    let Some(lan) = Lan::new(1).or_else(skip) else { return };
+    let tagged = |device, vlan| {
+        XdpUdp::open(&XdpUdpConfig {
+            udp: UringUdpConfig::new("[::]:4810".parse().unwrap()),
+            interface: Interface::named(device).unwrap(),
+            vlan,
+            mode: ModeChoice::Auto,
+        })
+        .unwrap()
+    };
+    // The kernel would ask for its neighbours in frames without a tag; here it need not ask.
+    for (machine, device, own, other) in [(&lan.left, "l0", 1, 2), (&lan.right, "r0", 2, 1)] {
+        machine.ip(&format!("link set {device} address 02:00:00:00:00:0{own}")).unwrap();
+        for ip in ["10.77.0", "fd77:"] {
+            let separator = if ip.ends_with(':') { ":" } else { "." };
+            let neighbour = format!("{ip}{separator}{other} lladdr 02:00:00:00:00:0{other}");
+            machine.ip(&format!("neigh replace {neighbour} dev {device} nud permanent")).unwrap();
+        }
+    }
+    let ready = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            lan.right.with(|| {
+                let mut xdp = tagged("r0", Some(9));
+                ready.wait();
+                let end = Instant::now() + PATIENCE;
+                let mut wanted = 2;
+                while wanted > 0 && Instant::now() < end {
+                    for (from, ecn, payload) in receive(&mut xdp, 1) {
+                        if payload == b"tagged" {
+                            wanted -= 1;
+                            send(&mut xdp, |slot| {
+                                slot[..4].copy_from_slice(b"back");
+                                Transmit { ecn, ..Transmit::datagram(from, 4) }
+                            });
+                        }
+                    }
+                }
+                // Until the answers have left.
+                xdp.turn(Some(Clock.now() + 20_000_000)).unwrap();
+                (xdp.bypassed().datagrams, xdp.bypassed().sends)
+            })
+        });
+        lan.left.with(|| {
+            ready.wait();
+            let mut xdp = tagged("l0", Some(9));
+            for right in ["10.77.0.2:4810", "[fd77::2]:4810"] {
+                let right: SocketAddr = right.parse().unwrap();
+                xdp.turn(Some(Clock.now() + 5_000_000)).unwrap();
+                send(&mut xdp, |slot| {
+                    slot[..6].copy_from_slice(b"tagged");
+                    Transmit::datagram(right, 6)
+                });
+                assert_eq!(receive(&mut xdp, 1), [(right, Ecn::NotEct, b"back".to_vec())]);
+            }
+            assert_eq!((xdp.bypassed().datagrams, xdp.bypassed().sends), (2, 2), "{xdp:?}");
+        });
+        assert_eq!(echo.join().unwrap(), (2, 2));
+    });
+    // An end without the tag hears nothing of the other directly.
+    let untagged = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            lan.right.with(|| {
+                let mut xdp = tagged("r0", None);
+                untagged.wait();
+                assert!(receive_for(&mut xdp, Duration::from_millis(300)).is_empty());
+            });
+        });
+        lan.left.with(|| {
+            let mut xdp = tagged("l0", Some(9));
+            untagged.wait();
+            send_directly(&mut xdp, "10.77.0.2:4810".parse().unwrap(), b"tagged");
+        });
+    });
+}
+
+/// What arrives directly in a span of time.
+fn receive_for(xdp: &mut XdpUdp, span: Duration) -> Vec<Vec<u8>> {
+    let end = Instant::now() + span;
+    let before = xdp.bypassed().datagrams;
+    let mut received = Vec::new();
+    while Instant::now() < end {
+        xdp.turn(Some(Clock.now() + 20_000_000)).unwrap();
+        while let Some(batch) = xdp.poll_receive() {
+            received.extend(batch.datagrams().map(|datagram| datagram.to_vec()));
+        }
+    }
+    if xdp.bypassed().datagrams == before { Vec::new() } else { received }
+}
+
+#[test]
 fn the_rest_of_the_machine_does_not_notice() {
     let Some(lan) = Lan::new(1).or_else(skip) else { return };
     let peer = socket(&lan.right, "10.77.0.2:5000");
@@ -367,6 +471,7 @@ fn errors_say_what_to_do() {
         let config = |device| XdpUdpConfig {
             udp: UringUdpConfig::new("[::]:4810".parse().unwrap()),
             interface: Interface::named(device).unwrap(),
+            vlan: None,
             mode: ModeChoice::Auto,
         };
         let error = XdpUdp::open(&config("lo")).unwrap_err();

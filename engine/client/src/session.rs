@@ -17,7 +17,8 @@ use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::Config;
 use crate::contact::{self, Home};
@@ -86,16 +87,21 @@ impl Session {
         let (opened, opening) = std::sync::mpsc::channel();
         let (give_decode, take_decode) = std::sync::mpsc::channel();
         let network = {
-            let uring = UringUdpConfig {
-                busy_poll: config.busy_poll,
-                ..UringUdpConfig::new(contact::unspecified_like(remote))
+            let transport_config = TransportConfig {
+                choice: config.transport,
+                interface: config.interface.clone(),
+                toward: Some(remote.ip()),
+                udp: UringUdpConfig {
+                    busy_poll: config.busy_poll,
+                    ..UringUdpConfig::new(contact::unspecified_like(remote))
+                },
             };
             let core = config.network_core;
             let shutdown = shutdown.clone();
             let main_thread = std::thread::current();
             std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || {
                 settle(core);
-                let transport = match UringUdp::open(uring) {
+                let transport = match choice::open(&transport_config) {
                     Ok(transport) => transport,
                     Err(error) => {
                         let _ = opened.send(Err(error));

@@ -18,8 +18,9 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
 use wavry_runtime::{cores, kernel};
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
@@ -138,14 +139,19 @@ fn start_threads(
     let (opened, opening) = std::sync::mpsc::channel();
     let (give_video, take_video) = std::sync::mpsc::channel();
     let network = {
-        let uring = UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) };
+        let transport_config = TransportConfig {
+            choice: config.transport,
+            interface: config.interface.clone(),
+            toward: None,
+            udp: UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) },
+        };
         let core = config.network_core;
         let tracing = config.trace.is_some();
         let shutdown = shutdown.clone();
         let main_thread = std::thread::current();
         std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || -> anyhow::Result<()> {
             settle(core);
-            let transport = match UringUdp::open(uring) {
+            let transport = match choice::open(&transport_config) {
                 Ok(transport) => transport,
                 Err(error) => {
                     let _ = opened.send(Err(error));
