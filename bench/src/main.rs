@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wavry_bench::{fec, packet};
+use wavry_bench::{fec, packet, xdp};
 
 mod e2e;
 mod relay;
@@ -30,6 +30,8 @@ enum Measurement {
     E2e(e2e::Arguments),
     /// The relay beside a C forwarder: processor time, latency and loss per datagram.
     Relay(relay::Arguments),
+    /// AF_XDP beside io_uring on a virtual cable. Needs root.
+    Xdp(xdp::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
         Measurement::Relay(arguments) => relay::run(&arguments),
+        Measurement::Xdp(arguments) => xdp::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
