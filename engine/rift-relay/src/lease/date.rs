@@ -58,7 +58,9 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
         _ => return None,
     };
     let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
-    (seconds * 1000 + fraction_ms).checked_add_signed(-offset_ms)
+    let ms = (seconds * 1000 + fraction_ms).checked_add_signed(-offset_ms)?;
+    // An offset can lead beyond the year 9999, which has no text.
+    (ms < 253_402_300_800_000).then_some(ms)
 }
 
 fn is_leap(year: u64) -> bool {
