@@ -99,15 +99,9 @@ impl Peer {
             Self::GstRtp => has_elements(&["x264enc", "avdec_h264", "rtph264pay", "rawvideoparse"]),
             Self::GstWebrtc => {
                 // ICE, DTLS and SRTP come from plugins of their own.
-                has_elements(&[
-                    "x264enc",
-                    "avdec_h264",
-                    "rtph264pay",
-                    "webrtcbin",
-                    "nicesrc",
-                    "dtlsenc",
-                    "srtpenc",
-                ]) && succeeds(self.program(), &["-c", WEBRTC_BINDINGS])
+                has_elements(&["x264enc", "avdec_h264", "rtph264pay", "webrtcbin", "dtlsenc", "srtpenc"])
+                    && succeeds("gst-inspect-1.0", &["nice"])
+                    && succeeds(self.program(), &["-c", WEBRTC_BINDINGS])
             }
             Self::FfmpegRtp | Self::FfmpegSrt => {
                 succeeds("ffmpeg", &["-hide_banner", "-h", "encoder=libx264"])
