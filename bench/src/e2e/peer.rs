@@ -31,11 +31,19 @@ const FIRST_PICTURE: Duration = Duration::from_secs(15);
 /// A keyframe this seldom: in effect only the first, as the engine does it.
 const KEYFRAME_INTERVAL: &str = "100000";
 
+/// Either end of a WebRTC stream.
+const WEBRTC_SCRIPT: &str = include_str!("webrtc.py");
+/// Succeeds where the bindings that it needs are installed.
+const WEBRTC_BINDINGS: &str = "import gi\nfor name in ('Gst', 'GstSdp', 'GstWebRTC'): gi.require_version(name, '1.0')\n\
+                               from gi.repository import Gst, GstSdp, GstWebRTC";
+
 /// A pair of programs to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
     /// GStreamer: x264enc zerolatency, RTP over UDP, avdec_h264.
     GstRtp,
+    /// GStreamer: the same codecs through webrtcbin, by a script for its Python binding (`webrtc.py`).
+    GstWebrtc,
     /// ffmpeg: libx264 zerolatency over RTP.
     FfmpegRtp,
     /// ffmpeg: libx264 zerolatency in MPEG-TS over SRT.
@@ -55,12 +63,13 @@ pub(crate) struct PeerRun {
 
 impl Peer {
     /// All that are known.
-    pub(crate) const ALL: [Self; 3] = [Self::GstRtp, Self::FfmpegRtp, Self::FfmpegSrt];
+    pub(crate) const ALL: [Self; 4] = [Self::GstRtp, Self::GstWebrtc, Self::FfmpegRtp, Self::FfmpegSrt];
 
     /// Its name on the command line and in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::GstRtp => "gstreamer-rtp",
+            Self::GstWebrtc => "gstreamer-webrtc",
             Self::FfmpegRtp => "ffmpeg-rtp",
             Self::FfmpegSrt => "ffmpeg-srt",
         }
@@ -70,6 +79,8 @@ impl Peer {
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::GstRtp => "gst-launch-1.0",
+            // The distribution's, which is the one that its packages of bindings are for.
+            Self::GstWebrtc => "/usr/bin/python3",
             Self::FfmpegRtp | Self::FfmpegSrt => "ffmpeg",
         }
     }
@@ -81,10 +92,17 @@ impl Peer {
             command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
+        let has_elements = |elements: &[&str]| {
+            elements.iter().all(|element| succeeds("gst-inspect-1.0", &["--exists", element]))
+        };
         match self {
-            Self::GstRtp => ["x264enc", "avdec_h264", "rtph264pay", "rawvideoparse"]
-                .iter()
-                .all(|element| succeeds("gst-inspect-1.0", &["--exists", element])),
+            Self::GstRtp => has_elements(&["x264enc", "avdec_h264", "rtph264pay", "rawvideoparse"]),
+            Self::GstWebrtc => {
+                // ICE, DTLS and SRTP come from plugins of their own.
+                has_elements(&["x264enc", "avdec_h264", "rtph264pay", "webrtcbin", "dtlsenc", "srtpenc"])
+                    && succeeds("gst-inspect-1.0", &["nice"])
+                    && succeeds(self.program(), &["-c", WEBRTC_BINDINGS])
+            }
             Self::FfmpegRtp | Self::FfmpegSrt => {
                 succeeds("ffmpeg", &["-hide_banner", "-h", "encoder=libx264"])
             }
@@ -101,6 +119,7 @@ impl Peer {
                  caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=96 \
                  ! rtph264depay ! avdec_h264 max-threads=1 ! video/x-raw,format=I420 ! fdsink fd=1 sync=false"
             ))),
+            Self::GstWebrtc => command.args(["-c", WEBRTC_SCRIPT, "receive", port]),
             Self::FfmpegRtp => command
                 .args(words(
                     "-hide_banner -loglevel error -protocol_whitelist file,udp,rtp -flags low_delay \
@@ -142,6 +161,9 @@ impl Peer {
                 width * height * 4,
                 mbps * 1000
             ))),
+            Self::GstWebrtc => command
+                .args(["-c", WEBRTC_SCRIPT, "send", port])
+                .args([width, height, fps, threads, mbps * 1000].map(|number| number.to_string())),
             Self::FfmpegRtp => command
                 .args(words(&from_ffmpeg))
                 .args(words(&format!("-f rtp -payload_type 96 rtp://{address}?pkt_size=1200"))),
