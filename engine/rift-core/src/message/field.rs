@@ -155,6 +155,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Bytes that were not read yet.
+    #[inline(always)]
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// The next varint. Most are one byte: tags below 16, flags, small counts.
     #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, Malformed> {
@@ -167,8 +173,24 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn long_varint(&mut self) -> Result<u64, Malformed> {
+        if let Some(bytes) = self.rest.first_chunk() {
+            let word = u64::from_le_bytes(*bytes);
+            let ends = !word & 0x8080_8080_8080_8080;
+            if ends != 0 {
+                // Everything up to the first byte without the mark, which is what a varint is.
+                let value = word & (ends ^ (ends - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
+                self.rest = &self.rest[ends.trailing_zeros() as usize / 8 + 1..];
+                return Ok(gather(value));
+            }
+        }
+        self.bytewise_varint()
+    }
+
+    /// Near the end of the buffer, and where it is longer than eight bytes.
+    #[inline(never)]
+    fn bytewise_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         let mut shift = 0;
         let mut rest = self.rest;
@@ -205,6 +227,16 @@ impl<'a> Reader<'a> {
             _ => return false,
         };
         true
+    }
+
+    /// Enters field `NUMBER`, which must be below 2048, if all that is left is this one field.
+    #[inline(always)]
+    pub(crate) fn envelope<const NUMBER: u32>(&mut self) -> Option<()> {
+        if !self.skip_tag::<NUMBER>(LENGTH_DELIMITED) {
+            return None;
+        }
+        let len = self.varint().ok()?;
+        (len == self.rest.len() as u64).then_some(())
     }
 
     /// The number in field `NUMBER`, which must be below 2048, if that is the next field; else 0, its default.
@@ -261,6 +293,14 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Joins the low seven bits of each byte of `word`; the eighth must be clear.
+#[inline(always)]
+pub(crate) const fn gather(word: u64) -> u64 {
+    let word = (word & 0x7f00_7f00_7f00_7f00) >> 1 | (word & 0x007f_007f_007f_007f);
+    let word = (word & 0x3fff_0000_3fff_0000) >> 2 | (word & 0x0000_3fff_0000_3fff);
+    (word & 0x0fff_ffff_0000_0000) >> 4 | (word & 0x0fff_ffff)
+}
+
 /// A `repeated uint64` field in packed form, read lazily.
 #[derive(Clone, Debug)]
 pub struct PackedVarints<'a>(pub(crate) Reader<'a>);
@@ -308,6 +348,23 @@ mod tests {
                 assert_eq!(len, varint_len(value), "{value}");
                 assert_eq!(Reader::new(&buf[..len]).varint(), Ok(value));
             }
+        }
+    }
+
+    #[test]
+    fn a_varint_reads_the_same_with_and_without_bytes_behind_it() {
+        for seed in 0..4096u64 {
+            let mut bytes = [seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(); 2].concat();
+            bytes[..seed as usize % 12].iter_mut().for_each(|b| *b |= 0x80);
+            let mut long = Reader::new(&bytes);
+            let read = long.varint();
+            let used = bytes.len() - long.left();
+            if read.is_ok() {
+                assert_eq!(Reader::new(&bytes[..used]).varint(), read, "{bytes:x?}");
+                assert_eq!(Reader::new(&bytes[..used - 1]).varint(), Err(Malformed), "{bytes:x?}");
+            }
+            let mut bytewise = Reader::new(&bytes);
+            assert_eq!((bytewise.bytewise_varint(), bytewise.left()), (read, long.left()), "{bytes:x?}");
         }
     }
 

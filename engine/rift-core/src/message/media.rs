@@ -8,10 +8,13 @@ use super::field::{Malformed, PackedVarints, Reader, Writer, bytes_field_len, va
 use super::{MESSAGE_MEDIA, MediaBody};
 use crate::{FrameId, GroupId, PacketId};
 
-const MEDIA_VIDEO: u32 = 1;
+/// `MediaMessage.video`.
+pub(super) const MEDIA_VIDEO: u32 = 1;
 const MEDIA_FEC: u32 = 2;
 const MEDIA_AUDIO: u32 = 3;
 const MEDIA_FILE: u32 = 4;
+/// `VideoChunk.chunk_index`.
+pub(super) const CHUNK_INDEX: u32 = 2;
 
 /// A part of a slice of an encoded frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

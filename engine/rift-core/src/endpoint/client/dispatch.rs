@@ -90,6 +90,9 @@ impl ClientEndpoint {
         }
         if let Some(streaming) = &mut self.streaming {
             streaming.on_packet(now, id, ecn);
+            if let Some(taken) = streaming.handle_chunk(now, id, body) {
+                return taken;
+            }
         }
         let incoming = message::decode(body).map_err(|_| DropReason::Malformed)?;
         if let Incoming::Media(media) = &incoming {

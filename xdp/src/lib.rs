@@ -1,0 +1,15 @@
+//! Kernel bypass: `AF_XDP` sockets, eBPF programs in C, and what loads and attaches them.
+//!
+//! What it owns: the programs in `src/bpf`, their attachment to a device, packet memory shared with the kernel,
+//! and the transport made of these. What it never does: look inside a datagram further than its UDP header.
+//!
+//! Invariant: nothing of it outlives the process. Programs are attached by links that are file descriptors, so
+//! the kernel detaches them when the process ends, however it ends.
+
+pub mod attach;
+pub mod filter;
+pub mod interface;
+pub mod packet;
+pub mod program;
+pub mod skeleton;
+mod sys;

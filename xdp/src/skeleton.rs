@@ -1,0 +1,10 @@
+//! The compiled eBPF programs with typed access to their maps and constants, as `build.rs` generated them from
+//! `src/bpf/*.bpf.c`. To use one: open it, set its constants, [load it](crate::program::LoadError), keep the
+//! descriptors that are needed, and let go of the rest.
+
+#![allow(unsafe_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction)]
+
+/// Steers the datagrams of a port to `AF_XDP` sockets.
+pub mod filter {
+    include!(concat!(env!("OUT_DIR"), "/filter.skel.rs"));
+}
