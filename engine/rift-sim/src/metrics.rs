@@ -90,8 +90,12 @@ impl StreamLog {
     /// frame that was the newest then. Before the first complete frame there is no piece.
     #[must_use]
     pub fn ages(&self, from_us: u64, to_us: u64) -> Vec<(u64, u64, u64)> {
-        let mut complete: Vec<_> =
-            self.frames.iter().filter(|frame| frame.complete_us != u64::MAX).map(|f| (f.complete_us, f.captured_us)).collect();
+        let mut complete: Vec<_> = self
+            .frames
+            .iter()
+            .filter(|frame| frame.complete_us != u64::MAX)
+            .map(|f| (f.complete_us, f.captured_us))
+            .collect();
         complete.sort_unstable();
         let mut pieces: Vec<(u64, u64, u64)> = Vec::new();
         let mut newest = None;
@@ -282,7 +286,8 @@ fn age_quantile(ages: &[(u64, u64, u64)], p: f64) -> u64 {
     let over = |age: u64| -> u64 {
         ages.iter().map(|&(begin, end, captured)| end.saturating_sub(begin.max(captured + age))).sum()
     };
-    let (mut low, mut high) = (0, ages.iter().map(|&(_, end, captured)| end.saturating_sub(captured)).max().unwrap_or(0));
+    let (mut low, mut high) =
+        (0, ages.iter().map(|&(_, end, captured)| end.saturating_sub(captured)).max().unwrap_or(0));
     while low < high {
         let middle = low + (high - low) / 2;
         if over(middle) as f64 > allowed { low = middle + 1 } else { high = middle }
@@ -370,7 +375,15 @@ mod tests {
     #[test]
     fn delays_and_shares_are_those_of_the_measured_frames() {
         // The first second, every 200 ms late, is not counted.
-        let log = log(550, |i| Some(if i < 50 { 200_000 } else if i % 10 == 0 { 60_000 } else { 20_000 }));
+        let log = log(550, |i| {
+            Some(if i < 50 {
+                200_000
+            } else if i % 10 == 0 {
+                60_000
+            } else {
+                20_000
+            })
+        });
         let m = metrics(&log, &Capacity::Constant(Bitrate::from_mbps(1)));
         assert_eq!((m.frames, m.incomplete, m.delay_us), (485, 0, [20_000, 60_000, 60_000]));
         assert!((m.over_50ms - 0.1).abs() < 0.002 && m.over_100ms == 0.0, "{m:?}");

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use rift_core::endpoint::{
-    ClientConfig, ClientEndpoint, ClientEvent, ControllerKind, Ecn, ExpectedHost, HostConfig, HostEndpoint, HostEvent, Path,
-    StreamOffer, Transmit,
+    ClientConfig, ClientEndpoint, ClientEvent, ControllerKind, Ecn, ExpectedHost, HostConfig, HostEndpoint,
+    HostEvent, Path, StreamOffer, Transmit,
 };
 use rift_core::input::InputEvent;
 use rift_core::message::proto::{Codec, Resolution};

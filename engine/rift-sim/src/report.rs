@@ -236,7 +236,11 @@ fn write_stream(f: &mut fmt::Formatter<'_>, m: &StreamMetrics) -> fmt::Result {
     }
     let [p50, p95, p99] = m.delay_us.map(ms);
     writeln!(f, "; {:.2} % packets lost, {:.1} % redundant", m.packet_loss * 100.0, m.redundancy * 100.0)?;
-    write!(f, "  to complete  p50 {p50} ms, p95 {p95}, p99 {p99}, {:.2} % over 50 ms, ", m.over_50ms * 100.0)?;
+    write!(
+        f,
+        "  to complete  p50 {p50} ms, p95 {p95}, p99 {p99}, {:.2} % over 50 ms, ",
+        m.over_50ms * 100.0
+    )?;
     write!(f, "{:.2} % over 100; {} of {} never", m.over_100ms * 100.0, m.incomplete, m.frames)?;
     writeln!(f)?;
     write!(f, "  age          stale {:.2} %, p99 {:.1} ms", m.stale * 100.0, m.age_p99_us as f64 / 1e3)?;

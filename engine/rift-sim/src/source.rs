@@ -165,7 +165,8 @@ impl Source {
             self.references.clear();
         }
         let mut slices = [(0, 0); SLICES_MAX];
-        let slice_len = self.frame_len(now, keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
+        let slice_len =
+            self.frame_len(now, keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
         for (_, slice) in (0..self.config.slices).zip(&mut slices) {
             slice.0 = usize::try_from(slice_len).unwrap_or(usize::MAX);
         }

@@ -149,9 +149,11 @@ mod tests {
         assert_eq!(drops(|_| 4_900), []);
         assert_eq!(drops(|ms| if ms % 90 == 0 { 1_000 } else { 60_000 }), []);
         let mut state = AqmState::default();
-        assert!((0..1_000).all(|ms| {
-            state.judge(CODEL, ms * 1_000, 50_000, 1_400, Ecn::NotEct, 0.0) == Verdict::Send
-        }));
+        assert!(
+            (0..1_000).all(|ms| {
+                state.judge(CODEL, ms * 1_000, 50_000, 1_400, Ecn::NotEct, 0.0) == Verdict::Send
+            })
+        );
     }
 
     #[test]

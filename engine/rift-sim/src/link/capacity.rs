@@ -384,7 +384,8 @@ mod tests {
         assert_eq!(course.offered(0, 3_000), Some(2_000));
         assert_eq!(course.offered(500, 6_500), Some(4_000));
         assert_eq!(course.rate(3_500), Some(Bitrate::from_mbps(8)));
-        let rates: Vec<_> = course.changes(4_000).iter().map(|&(at, _, after)| (at, after.as_bps())).collect();
+        let rates: Vec<_> =
+            course.changes(4_000).iter().map(|&(at, _, after)| (at, after.as_bps())).collect();
         assert_eq!(rates, [(1_000, 4_000_000), (3_000, 8_000_000), (4_000, 4_000_000)]);
     }
 

@@ -13,8 +13,8 @@ mod trace;
 use std::collections::VecDeque;
 
 use fastrand::Rng;
-use rift_core::endpoint::Ecn;
 use rift_core::Timestamp;
+use rift_core::endpoint::Ecn;
 
 use crate::loss::{Loss, LossProcess};
 
@@ -419,7 +419,6 @@ impl Standing {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -569,7 +568,8 @@ mod tests {
 
     #[test]
     fn marks_reach_the_receiver() {
-        let mut link = Link::new(LinkConfig { aqm: Aqm::Mark { low_us: 2_000, high_us: 4_000 }, ..rated(8) }, 1);
+        let mut link =
+            Link::new(LinkConfig { aqm: Aqm::Mark { low_us: 2_000, high_us: 4_000 }, ..rated(8) }, 1);
         let marked: Vec<_> = fates(&mut link, std::iter::repeat_n(0, 10), 972)
             .into_iter()
             .map(|(_, fate)| matches!(fate, Fate::Arrives { ecn: Ecn::Ce, .. }))

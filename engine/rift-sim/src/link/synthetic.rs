@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn a_mobile_link_has_its_rate_on_average_and_outages() {
-        let runs: Vec<_> = (0..20).map(|s| cellular(Bitrate::from_mbps(10), &mut Rng::with_seed(s))).collect();
+        let runs: Vec<_> =
+            (0..20).map(|s| cellular(Bitrate::from_mbps(10), &mut Rng::with_seed(s))).collect();
         let mean = runs.iter().map(|(g, p)| mbps(g, *p)).sum::<f64>() / 20.0;
         assert!((8.0..11.0).contains(&mean), "{mean}");
         let gap = runs[0].0.windows(2).map(|w| w[1].0 - w[0].0).max().unwrap();

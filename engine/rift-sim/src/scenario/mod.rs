@@ -3,6 +3,7 @@
 //! A plain value with a text form (see [`text`]); scenario and seed together decide every bit of a run.
 
 pub mod preset;
+pub mod suite;
 pub mod text;
 
 use core::fmt;
@@ -193,10 +194,7 @@ impl Scenario {
     ///
     /// # Errors
     /// What `find` says.
-    pub fn load_traces<E>(
-        &mut self,
-        mut find: impl FnMut(&str) -> Result<Arc<Trace>, E>,
-    ) -> Result<(), E> {
+    pub fn load_traces<E>(&mut self, mut find: impl FnMut(&str) -> Result<Arc<Trace>, E>) -> Result<(), E> {
         let later = self.timeline.iter_mut().filter_map(|(_, action)| match action {
             Action::Down(link) | Action::Up(link) => Some(link),
             _ => None,

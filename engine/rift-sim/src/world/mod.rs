@@ -16,10 +16,10 @@ use rift_core::endpoint::Ecn;
 use rift_core::send::SenderCounters;
 use rift_core::{Bitrate, DropCounters, FrameId, Timestamp};
 
-use crate::check::{Rule, Violations};
 use crate::check::input::InputModel;
 use crate::check::player::{Picture, Player, ScreenLimits};
 use crate::check::wire::WireWatch;
+use crate::check::{Rule, Violations};
 use crate::clock::Clock;
 use crate::endpoint::{Client, EncodedSlice, Endpoint as _, Host};
 use crate::fingerprint::Fingerprint;
@@ -83,7 +83,14 @@ pub fn run_with<P: Peers>(scenario: &Scenario, seed: u64, peers: P) -> Report {
 
 #[derive(Debug)]
 enum Event {
-    Deliver { to: Side, from: SocketAddr, at: SocketAddr, datagram: Vec<u8>, ecn: Ecn, genuine: bool },
+    Deliver {
+        to: Side,
+        from: SocketAddr,
+        at: SocketAddr,
+        datagram: Vec<u8>,
+        ecn: Ecn,
+        genuine: bool,
+    },
     /// A packet has left the queue of the path that begins at this side.
     Left(Side),
     /// The oracle looks at the capacity.
@@ -91,9 +98,18 @@ enum Event {
     WarmedUp,
     Wake(Side),
     Capture,
-    SliceReady { frame: FrameId, index: u32 },
-    Decoded { client: u32, picture: Picture },
-    Show { client: u32, picture: Picture },
+    SliceReady {
+        frame: FrameId,
+        index: u32,
+    },
+    Decoded {
+        client: u32,
+        picture: Picture,
+    },
+    Show {
+        client: u32,
+        picture: Picture,
+    },
     Type,
     Tick,
     Act(usize),
@@ -448,7 +464,8 @@ impl<P: Peers> World<P> {
             let most = config.rate_max.unwrap_or(Bitrate::from_bps(config.rate.as_bps() * 2));
             // What headers take of a full packet.
             let share = ORACLE_SHARE * (1.0 - HEADER_SHARE) / (1.0 + self.scenario.protocol.parity);
-            let target = Bitrate::from_bps((rate.as_bps() as f64 * share) as u64).clamp(least, most.max(least));
+            let target =
+                Bitrate::from_bps((rate.as_bps() as f64 * share) as u64).clamp(least, most.max(least));
             self.source.set_rate(target);
             self.stream.on_target(self.now.as_micros(), target);
         }
