@@ -475,15 +475,13 @@ impl fmt::Display for LinkText<'_> {
             }
         }
         write!(f, " delay {}us jitter {}us", link.delay_us, link.jitter_us)?;
-        if link.jitter_sd_us > 0 {
-            write!(f, " jitter sd {}us", link.jitter_sd_us)?;
-        }
+        write!(f, " jitter sd {}us", link.jitter_sd_us)?;
         match link.queue {
             QueueLimit::Bytes(bytes) => write!(f, " queue {bytes}B")?,
             QueueLimit::Time(us) => write!(f, " queue {us}us")?,
         }
         match link.aqm {
-            Aqm::DropTail => {}
+            Aqm::DropTail => f.write_str(" droptail")?,
             Aqm::CoDel { target_us, interval_us } => write!(f, " codel {target_us}us {interval_us}us")?,
             Aqm::Mark { low_us, high_us } => write!(f, " mark {low_us}us {high_us}us")?,
         }
