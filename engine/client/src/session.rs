@@ -18,7 +18,8 @@ use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::Config;
 use crate::contact::{self, Home};
@@ -87,9 +88,14 @@ impl Session {
         let (opened, opening) = std::sync::mpsc::channel();
         let (give_decode, take_decode) = std::sync::mpsc::channel();
         let network = {
-            let uring = UringUdpConfig {
-                busy_poll: config.busy_poll,
-                ..UringUdpConfig::new(contact::unspecified_like(remote))
+            let transport_config = TransportConfig {
+                choice: config.transport,
+                interface: config.interface.clone(),
+                toward: Some(remote.ip()),
+                udp: UringUdpConfig {
+                    busy_poll: config.busy_poll,
+                    ..UringUdpConfig::new(contact::unspecified_like(remote))
+                },
             };
             let core = config.network_core;
             // A thread that sleeps between packets must run the moment one comes; one that spins would starve
@@ -99,7 +105,7 @@ impl Session {
             let main_thread = std::thread::current();
             std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || {
                 settle(core, realtime);
-                let transport = match UringUdp::open(uring) {
+                let transport = match choice::open(&transport_config) {
                     Ok(transport) => transport,
                     Err(error) => {
                         let _ = opened.send(Err(error));

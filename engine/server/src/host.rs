@@ -18,8 +18,9 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
 use wavry_runtime::{cores, kernel};
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
@@ -139,7 +140,12 @@ fn start_threads(
     let (opened, opening) = std::sync::mpsc::channel();
     let (give_video, take_video) = std::sync::mpsc::channel();
     let network = {
-        let uring = UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) };
+        let transport_config = TransportConfig {
+            choice: config.transport,
+            interface: config.interface.clone(),
+            toward: None,
+            udp: UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) },
+        };
         let core = config.network_core;
         // A thread that sleeps between packets must run the moment one comes; one that spins would starve others.
         let realtime = !config.busy_poll;
@@ -148,7 +154,7 @@ fn start_threads(
         let main_thread = std::thread::current();
         std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || -> anyhow::Result<()> {
             settle(core, realtime);
-            let transport = match UringUdp::open(uring) {
+            let transport = match choice::open(&transport_config) {
                 Ok(transport) => transport,
                 Err(error) => {
                     let _ = opened.send(Err(error));
