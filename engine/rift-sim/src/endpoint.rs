@@ -6,6 +6,8 @@
 
 use std::net::SocketAddr;
 
+use rift_core::endpoint::Ecn;
+use rift_core::send::SenderCounters;
 use rift_core::{Bitrate, DropReason, FrameId, Timestamp};
 
 /// Datagrams that leave: `len` bytes of the buffer, cut every `segment_len` bytes.
@@ -17,11 +19,13 @@ pub struct Departure {
     pub len: usize,
     /// Length of each datagram but the last.
     pub segment_len: usize,
+    /// How they are marked.
+    pub ecn: Ecn,
 }
 
 /// A sans-IO state machine that is driven with datagrams and time.
 pub trait Endpoint {
-    /// Takes a datagram that came from `from`; may change its bytes.
+    /// Takes a datagram that came from `from` with this mark; may change its bytes.
     ///
     /// # Errors
     /// Why it was dropped.
@@ -29,6 +33,7 @@ pub trait Endpoint {
         &mut self,
         now: Timestamp,
         from: SocketAddr,
+        ecn: Ecn,
         datagram: &mut [u8],
     ) -> Result<(), DropReason>;
     /// Is called at [`poll_timeout`](Self::poll_timeout) or later.
@@ -74,6 +79,10 @@ pub trait Host: Endpoint {
     /// How often the keys of the running session were renewed, for sending and for receiving.
     fn key_generations(&self) -> (u32, u32) {
         (0, 0)
+    }
+    /// What the video sender of the running session counted.
+    fn sender_counters(&self) -> Option<SenderCounters> {
+        None
     }
 }
 

@@ -13,6 +13,7 @@ pub mod endpoint;
 mod fingerprint;
 pub mod link;
 pub mod loss;
+pub mod metrics;
 mod queue;
 mod real;
 pub mod report;

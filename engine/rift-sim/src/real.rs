@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use rift_core::endpoint::{
-    ClientConfig, ClientEndpoint, ClientEvent, Ecn, ExpectedHost, HostConfig, HostEndpoint, HostEvent, Path,
-    StreamOffer, Transmit,
+    ClientConfig, ClientEndpoint, ClientEvent, ControllerKind, Ecn, ExpectedHost, HostConfig, HostEndpoint,
+    HostEvent, Path, StreamOffer, Transmit,
 };
 use rift_core::input::InputEvent;
 use rift_core::message::proto::{Codec, Resolution};
-use rift_core::send::SliceMeta;
+use rift_core::send::{SenderCounters, SliceMeta};
 use rift_core::session::{CloseCode, CloseReason, LinkConfig};
 use rift_core::{Bitrate, DropReason, FrameId, PacketId, Timestamp};
 use rift_crypto::Identity;
@@ -17,7 +17,7 @@ use crate::endpoint::{
     Client, ClientNotice, Departure, EncodedSlice, Endpoint, Host, HostNotice, Input, WholeSlice,
 };
 use crate::report::Report;
-use crate::scenario::Scenario;
+use crate::scenario::{Controller, Scenario};
 use crate::world::{Peers, run_with};
 
 /// Runs `scenario` with the protocol core at both ends.
@@ -83,14 +83,20 @@ impl Peers for RealPeers {
             resolution: Resolution { width: 1280, height: 720 },
             fps: scenario.source.fps,
             initial_bitrate: rate,
-            min_bitrate: Bitrate::from_bps(rate.as_bps() / 10),
-            max_bitrate: Bitrate::from_bps(rate.as_bps() * 2),
+            min_bitrate: scenario.source.rate_min.unwrap_or(Bitrate::from_bps(rate.as_bps() / 10)),
+            max_bitrate: scenario.source.rate_max.unwrap_or(Bitrate::from_bps(rate.as_bps() * 2)),
             monitors: Vec::new(),
         };
         let mut config = HostConfig::new(identity(HOST_SEED), stretch(seed), offer);
         config.allowed = vec![identity(CLIENT_SEED).wavry_id()];
         config.link = link_config(scenario);
         config.sender.parity = scenario.protocol.parity as f32;
+        match scenario.controller {
+            Controller::Default => {}
+            Controller::DeltaV1 => config.controller = ControllerKind::DeltaV1,
+            // The world sets the encoder of an oracle.
+            Controller::Fixed | Controller::Oracle => config.controller = ControllerKind::Fixed,
+        }
         HostEndpoint::new(config, now)
     }
 
@@ -106,7 +112,12 @@ impl Peers for RealPeers {
 }
 
 fn departure(transmit: Transmit) -> Departure {
-    Departure { to: transmit.path.remote, len: transmit.len, segment_len: transmit.segment_len }
+    Departure {
+        to: transmit.path.remote,
+        len: transmit.len,
+        segment_len: transmit.segment_len,
+        ecn: transmit.ecn,
+    }
 }
 
 impl Endpoint for HostEndpoint {
@@ -114,9 +125,10 @@ impl Endpoint for HostEndpoint {
         &mut self,
         now: Timestamp,
         from: SocketAddr,
+        ecn: Ecn,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.handle_datagram(now, Path::to(from), Ecn::NotEct, datagram)
+        self.handle_datagram(now, Path::to(from), ecn, datagram)
     }
     fn handle_timeout(&mut self, now: Timestamp) {
         self.handle_timeout(now);
@@ -171,6 +183,10 @@ impl Host for HostEndpoint {
     fn key_generations(&self) -> (u32, u32) {
         self.session().map_or((0, 0), |session| session.key_generations)
     }
+
+    fn sender_counters(&self) -> Option<SenderCounters> {
+        self.sender_counters().copied()
+    }
 }
 
 impl Endpoint for ClientEndpoint {
@@ -178,9 +194,10 @@ impl Endpoint for ClientEndpoint {
         &mut self,
         now: Timestamp,
         from: SocketAddr,
+        ecn: Ecn,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
-        self.handle_datagram(now, Path::to(from), Ecn::NotEct, datagram)
+        self.handle_datagram(now, Path::to(from), ecn, datagram)
     }
     fn handle_timeout(&mut self, now: Timestamp) {
         self.handle_timeout(now);

@@ -8,6 +8,7 @@ use crate::check::Violations;
 use crate::check::input::InputCounters;
 use crate::check::player::PlayerCounters;
 use crate::link::LinkCounters;
+use crate::metrics::{NEVER_US, StreamLog, StreamMetrics};
 use crate::source::KeyframeCause;
 
 /// The outcome of a run.
@@ -59,6 +60,10 @@ pub struct Report {
     pub first_picture_us: Option<u64>,
     /// One sample for each 100 ms.
     pub samples: Vec<Sample>,
+    /// What the stream was worth, from the end of the warm-up on.
+    pub stream: StreamMetrics,
+    /// Every frame and target.
+    pub log: StreamLog,
 }
 
 /// Keyframes by cause.
@@ -134,6 +139,8 @@ pub struct Sample {
     pub lost: u64,
     /// The encoder's target in kilobits per second.
     pub target_kbps: u32,
+    /// What that path offered, in bytes with headers; 0 without a limit.
+    pub offered_bytes: u64,
 }
 
 impl Report {
@@ -206,6 +213,7 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
+        write_stream(f, &self.stream)?;
         writeln!(f, "  fingerprint  {:016x}", self.fingerprint)?;
         for violation in self.violations.kept() {
             writeln!(f, "  BROKEN       {violation}")?;
@@ -215,6 +223,34 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+fn write_stream(f: &mut fmt::Formatter<'_>, m: &StreamMetrics) -> fmt::Result {
+    let ms = |us: u32| match us {
+        NEVER_US => "lost".to_owned(),
+        us => format!("{:.1}", f64::from(us) / 1e3),
+    };
+    write!(f, "  stream       {:.2} Mbit/s in complete frames", m.goodput_mbps)?;
+    if let (Some(capacity), Some(utilisation)) = (m.capacity_mbps, m.utilisation) {
+        write!(f, ", {:.1} % of {capacity:.2} with headers", utilisation * 100.0)?;
+    }
+    let [p50, p95, p99] = m.delay_us.map(ms);
+    writeln!(f, "; {:.2} % packets lost, {:.1} % redundant", m.packet_loss * 100.0, m.redundancy * 100.0)?;
+    write!(
+        f,
+        "  to complete  p50 {p50} ms, p95 {p95}, p99 {p99}, {:.2} % over 50 ms, ",
+        m.over_50ms * 100.0
+    )?;
+    write!(f, "{:.2} % over 100; {} of {} never", m.over_100ms * 100.0, m.incomplete, m.frames)?;
+    writeln!(f)?;
+    write!(f, "  age          stale {:.2} %, p99 {:.1} ms", m.stale * 100.0, m.age_p99_us as f64 / 1e3)?;
+    if let Some(standing) = m.standing_p95_us {
+        write!(f, "; standing queue p95 {} ms", ms(standing))?;
+    }
+    if let Some(ramp) = m.ramp_us {
+        write!(f, "; 80 % after {:.2} s", ramp as f64 / 1e6)?;
+    }
+    writeln!(f)
 }
 
 #[cfg(test)]

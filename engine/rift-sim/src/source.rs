@@ -11,6 +11,7 @@ use fastrand::Rng;
 use rift_core::{Bitrate, FrameId, Timestamp};
 
 use crate::fingerprint::Fingerprint;
+use crate::link::{next_after, normal};
 
 /// Frames the encoder can still reference, as with 16 reference pictures (H.264 annex A).
 const REFERENCES_MAX: usize = 16;
@@ -32,10 +33,20 @@ pub struct SourceConfig {
     pub encode_us: u32,
     /// A keyframe is this many times as large as other frames.
     pub keyframe_factor: f64,
-    /// Frame sizes vary by this share of the mean, evenly spread.
+    /// Deviation of frame sizes as a share of the mean; they are normally distributed.
     pub noise: f64,
+    /// A frame after a change of scene is this many times as large as others.
+    pub scene_factor: f64,
+    /// Time between changes of scene in microseconds: at random, so long on average; 0 for none.
+    pub scene_us: u64,
+    /// What the pictures need at most, whatever the target; nothing where `None`.
+    pub content: Option<Bitrate>,
     /// Whether the encoder follows the rates that the host asks for.
     pub adaptive: bool,
+    /// The least and the most that the controller may ask for; a tenth and twice of `rate` where `None`.
+    pub rate_min: Option<Bitrate>,
+    /// See `rate_min`.
+    pub rate_max: Option<Bitrate>,
 }
 
 impl Default for SourceConfig {
@@ -47,8 +58,13 @@ impl Default for SourceConfig {
             slices: 4,
             encode_us: 4_000,
             keyframe_factor: 5.0,
-            noise: 0.3,
+            noise: 0.15,
+            scene_factor: 2.5,
+            scene_us: 0,
+            content: None,
             adaptive: true,
+            rate_min: None,
+            rate_max: None,
         }
     }
 }
@@ -91,6 +107,8 @@ pub struct Source {
     rate: Bitrate,
     fps: u32,
     skip: u32,
+    /// The picture changes altogether at this moment.
+    scene_at: Timestamp,
     keyframe: Option<KeyframeCause>,
     references: VecDeque<FrameId>,
     truths: VecDeque<FrameTruth>,
@@ -100,6 +118,12 @@ impl Source {
     /// An encoder whose first frame will be a keyframe.
     #[must_use]
     pub fn new(config: SourceConfig, seed: u64) -> Self {
+        let mut source = Self::before_first(config, seed);
+        source.scene_at = source.next_scene(Timestamp::ZERO);
+        source
+    }
+
+    fn before_first(config: SourceConfig, seed: u64) -> Self {
         let config = SourceConfig {
             fps: config.fps.max(1),
             slices: config.slices.clamp(1, SLICES_MAX as u32),
@@ -113,6 +137,7 @@ impl Source {
             rate: config.rate,
             fps: config.fps,
             skip: 0,
+            scene_at: Timestamp::ZERO,
             keyframe: Some(KeyframeCause::First),
             references: VecDeque::with_capacity(REFERENCES_MAX),
             truths: VecDeque::with_capacity(TRUTHS_MAX),
@@ -140,7 +165,8 @@ impl Source {
             self.references.clear();
         }
         let mut slices = [(0, 0); SLICES_MAX];
-        let slice_len = self.frame_len(keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
+        let slice_len =
+            self.frame_len(now, keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
         for (_, slice) in (0..self.config.slices).zip(&mut slices) {
             slice.0 = usize::try_from(slice_len).unwrap_or(usize::MAX);
         }
@@ -207,6 +233,22 @@ impl Source {
         self.skip = self.skip.max(frames.min(8));
     }
 
+    /// What the pictures need at most from now on.
+    pub fn set_content(&mut self, content: Option<Bitrate>) {
+        self.config.content = content;
+    }
+
+    /// Sets the target, whatever the host asks for.
+    pub fn set_rate(&mut self, rate: Bitrate) {
+        self.rate = rate;
+    }
+
+    /// What the encoder makes.
+    #[must_use]
+    pub fn config(&self) -> &SourceConfig {
+        &self.config
+    }
+
     /// The target rate.
     #[must_use]
     pub fn rate(&self) -> Bitrate {
@@ -230,11 +272,24 @@ impl Source {
         usize::try_from(id.0.checked_sub(oldest.0)?).ok()
     }
 
-    fn frame_len(&mut self, keyframe: bool) -> u64 {
-        let mean = self.rate.bytes_in(self.interval_us()) as f64;
-        let noise = 1.0 + self.config.noise * (self.rng.f64() * 2.0 - 1.0);
+    fn frame_len(&mut self, now: Timestamp, keyframe: bool) -> u64 {
+        let rate = self.config.content.map_or(self.rate, |content| content.min(self.rate));
+        let mean = rate.bytes_in(self.interval_us()) as f64;
+        let noise = 1.0 + self.config.noise * normal(&mut self.rng).clamp(-3.0, 3.0);
+        let scene = now >= self.scene_at;
+        if scene {
+            self.scene_at = self.next_scene(now);
+        }
         let factor = if keyframe { self.config.keyframe_factor } else { 1.0 };
-        (mean * noise * factor).max(1.0) as u64
+        let factor = if scene { self.config.scene_factor.max(factor) } else { factor };
+        (mean * noise.max(0.1) * factor).max(1.0) as u64
+    }
+
+    fn next_scene(&mut self, now: Timestamp) -> Timestamp {
+        match self.config.scene_us {
+            0 => Timestamp::NEVER,
+            us => now.plus_micros(next_after(&mut self.rng, us as f64)),
+        }
     }
 }
 
@@ -293,6 +348,21 @@ mod tests {
         assert_eq!(bytes(1, 1), bytes(1, 1));
         assert_ne!(bytes(1, 1), bytes(1, 2));
         assert_ne!(bytes(1, 1), bytes(2, 1));
+    }
+
+    #[test]
+    fn scenes_change_at_their_pace_and_content_caps_the_rate() {
+        let config = SourceConfig { noise: 0.0, scene_us: 4_000_000, ..SourceConfig::default() };
+        let mut source = Source::new(config, 1);
+        let sizes: Vec<_> = (1..36_000u64)
+            .filter_map(|i| source.capture(Timestamp::from_micros(i * 16_667)))
+            .map(|frame| frame.slices[0].0)
+            .collect();
+        let usual = sizes[1..].iter().min().unwrap();
+        let large = sizes[1..].iter().filter(|&&size| size > usual * 2).count();
+        assert!((110..190).contains(&large), "150 in ten minutes, on average: {large}");
+        source.set_content(Some(Bitrate::from_mbps(2)));
+        assert!(source.capture(Timestamp::ZERO).unwrap().slices[0].0 * 9 < *usual);
     }
 
     #[test]

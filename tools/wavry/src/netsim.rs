@@ -3,10 +3,15 @@
 //! A thin shell around [`rift_sim`]: it chooses the scenario, prints reports, draws. The same scenario and
 //! seed give the same run on every machine.
 
+mod table;
+mod traces;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use plotters::prelude::*;
+use rift_sim::scenario::Controller;
+use rift_sim::scenario::suite::SUITE;
 use rift_sim::{PRESETS, Preset, Report, Scenario, run as simulate};
 
 /// Arguments of `wavry netsim`.
@@ -30,6 +35,13 @@ pub(crate) struct Arguments {
     /// Print the scenario in full and do not run it.
     #[arg(long)]
     show: bool,
+    /// Who decides on the rate: default, delta-v1, fixed or oracle; else the scenario says.
+    #[arg(long, value_name = "NAME", value_parser = controller)]
+    controller: Option<Controller>,
+    /// Run all scenarios that controllers are judged by (or those whose name contains the argument) with every
+    /// controller, and write the table into this directory.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["file", "text", "show", "plot"])]
+    table: Option<PathBuf>,
     /// Draw the last run over time into this file (SVG).
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -37,16 +49,25 @@ pub(crate) struct Arguments {
 
 /// Runs `wavry netsim`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let Some(scenario) = scenario(arguments)? else {
+    let seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds.max(1));
+    if let Some(directory) = &arguments.table {
+        let controllers = arguments.controller.map_or(TABLE.to_vec(), |one| vec![one]);
+        return table::run(directory, seeds, &controllers, arguments.preset.as_deref());
+    }
+    let Some(mut scenario) = scenario(arguments)? else {
         list();
         return Ok(());
     };
+    if let Some(controller) = arguments.controller {
+        scenario.controller = controller;
+    }
     if arguments.show {
         println!("{}", scenario.to_string().replace("; ", "\n"));
         return Ok(());
     }
+    traces::load(&mut scenario)?;
     let mut failed = 0;
-    for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds.max(1)) {
+    for seed in seeds {
         let report = simulate(&scenario, seed);
         print!("{report}");
         failed += u64::from(!report.passed());
@@ -76,11 +97,27 @@ fn scenario(arguments: &Arguments) -> anyhow::Result<Option<Scenario>> {
     text.parse().map(Some).context("this is not a scenario")
 }
 
+/// Controllers of the table.
+const TABLE: [Controller; 4] =
+    [Controller::Default, Controller::DeltaV1, Controller::Fixed, Controller::Oracle];
+
+fn controller(name: &str) -> Result<Controller, String> {
+    Controller::find(name).ok_or_else(|| {
+        let names = Controller::ALL.map(Controller::name).join(", ");
+        format!("there are {names}")
+    })
+}
+
 fn list() {
     println!("Scenarios; run one with `wavry netsim NAME`, see what it says with --show:");
     for preset in PRESETS {
-        println!("  {:<9} {}", preset.name, preset.about);
+        println!("  {:<11} {}", preset.name, preset.about);
     }
+    println!("Those that controllers are judged by, also with --table DIRECTORY:");
+    for row in SUITE {
+        println!("  {:<11} {}", row.preset.name, row.preset.about);
+    }
+    println!("Measured capacities are read from the directory in {}.", traces::VARIABLE);
 }
 
 /// Draws latency and rate over time.
@@ -99,6 +136,15 @@ fn plot(report: &Report, path: &Path) -> anyhow::Result<()> {
             (seconds(s.at_us), s.down_bytes as f64 * 8.0 / span_us as f64)
         })
         .collect();
+    let mut before = 0;
+    let mut offered: Vec<(f64, f64)> = Vec::new();
+    for sample in &report.samples {
+        let span_us = sample.at_us.saturating_sub(before).max(1);
+        before = sample.at_us;
+        if report.stream.capacity_mbps.is_some() {
+            offered.push((seconds(sample.at_us), sample.offered_bytes as f64 * 8.0 / span_us as f64));
+        }
+    }
     let latency = || report.samples.iter().map(|s| (seconds(s.at_us), f64::from(s.latency_us) / 1e3));
     let queue = || report.samples.iter().map(|s| (seconds(s.at_us), s.queue_us as f64 / 1e3));
     let target = || report.samples.iter().map(|s| (seconds(s.at_us), f64::from(s.target_kbps) / 1e3));
@@ -118,7 +164,11 @@ fn plot(report: &Report, path: &Path) -> anyhow::Result<()> {
             lower,
             "Rate from host to client".to_owned(),
             "Mbit/s",
-            vec![("sent", BLUE, rates), ("encoder's target", GREEN, target().collect())],
+            vec![
+                ("capacity", RGBColor(170, 170, 170), offered),
+                ("sent", BLUE, rates),
+                ("encoder's target", GREEN, target().collect()),
+            ],
         ),
     ];
     for (area, caption, unit, lines) in panels {
@@ -169,6 +219,8 @@ mod tests {
             seed: 1,
             seeds: 2,
             show: false,
+            controller: None,
+            table: None,
             plot: None,
         }
     }

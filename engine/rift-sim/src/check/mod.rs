@@ -50,6 +50,8 @@ pub enum Rule {
     Endless,
     /// The session stands when the scenario says so.
     Connected,
+    /// Every trace that the scenario names is there. A run that breaks this does not begin.
+    Trace,
 }
 
 /// A rule that was broken.

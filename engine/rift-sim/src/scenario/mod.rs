@@ -3,9 +3,15 @@
 //! A plain value with a text form (see [`text`]); scenario and seed together decide every bit of a run.
 
 pub mod preset;
+pub mod suite;
 pub mod text;
 
-use crate::link::LinkConfig;
+use core::fmt;
+use std::sync::Arc;
+
+use rift_core::Bitrate;
+
+use crate::link::{Capacity, LinkConfig, Trace};
 use crate::source::SourceConfig;
 use crate::world::Side;
 
@@ -16,6 +22,10 @@ pub struct Scenario {
     pub name: String,
     /// Length of the run in microseconds.
     pub duration_us: u64,
+    /// How much of it is not measured, in microseconds.
+    pub warmup_us: u64,
+    /// What decides on the rate.
+    pub controller: Controller,
     /// From host to client.
     pub down: LinkConfig,
     /// From client to host.
@@ -67,6 +77,48 @@ pub struct ClockConfig {
     pub drift_ppm: i32,
 }
 
+/// What decides on the rate of the encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Controller {
+    /// Whatever a host has that nobody told otherwise.
+    #[default]
+    Default,
+    /// The published DELTA 1.1.
+    DeltaV1,
+    /// Nothing: the rate at the start is that for ever.
+    Fixed,
+    /// Somebody who is told the capacity of the path 20 ms late and takes 95 % of it.
+    Oracle,
+}
+
+impl Controller {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Default, Self::DeltaV1, Self::Fixed, Self::Oracle];
+
+    /// As in the text form of scenarios.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::DeltaV1 => "delta-v1",
+            Self::Fixed => "fixed",
+            Self::Oracle => "oracle",
+        }
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|controller| controller.name() == name)
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Something that happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -84,6 +136,8 @@ pub enum Action {
     Restart,
     /// One side ends the session.
     Close(Side),
+    /// The pictures need no more than this from now on, or anything.
+    Content(Option<Bitrate>),
 }
 
 /// What must hold. `None` where the scenario does not care.
@@ -110,7 +164,9 @@ impl Default for Scenario {
         Self {
             name: "plain".into(),
             duration_us: 60_000_000,
-            down: path,
+            warmup_us: 0,
+            controller: Controller::Default,
+            down: path.clone(),
             up: path,
             source: SourceConfig::default(),
             decode_us: 2_000,
@@ -134,6 +190,36 @@ impl Default for Scenario {
 }
 
 impl Scenario {
+    /// Loads every trace that is named, from what `find` gives for its name.
+    ///
+    /// # Errors
+    /// What `find` says.
+    pub fn load_traces<E>(&mut self, mut find: impl FnMut(&str) -> Result<Arc<Trace>, E>) -> Result<(), E> {
+        let later = self.timeline.iter_mut().filter_map(|(_, action)| match action {
+            Action::Down(link) | Action::Up(link) => Some(link),
+            _ => None,
+        });
+        for link in [&mut self.down, &mut self.up].into_iter().chain(later) {
+            if let Some(trace) = link.capacity.trace_mut() {
+                trace.data = Some(find(&trace.name)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The traces that are named and not loaded.
+    pub fn missing_traces(&self) -> impl Iterator<Item = &str> {
+        let later = self.timeline.iter().filter_map(|(_, action)| match action {
+            Action::Down(link) | Action::Up(link) => Some(link),
+            _ => None,
+        });
+        let links = [&self.down, &self.up].into_iter().chain(later);
+        links.filter_map(|link| match &link.capacity {
+            Capacity::Trace(trace) if trace.data.is_none() => Some(trace.name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Round-trip time of the empty paths in microseconds.
     #[must_use]
     pub fn rtt_us(&self) -> u64 {
@@ -144,7 +230,8 @@ impl Scenario {
     #[must_use]
     pub fn gap_us_max(&self) -> Option<u64> {
         let recovery = self.limits.recovery_rtts.map(|rtts| {
-            let jitter_us = self.up.jitter_us + self.down.jitter_us;
+            let sd_us = self.up.jitter_sd_us + self.down.jitter_sd_us;
+            let jitter_us = self.up.jitter_us + self.down.jitter_us + 4 * sd_us;
             2_000_000 / u64::from(self.source.fps.max(1)) + (rtts * self.rtt_us() as f64) as u64 + jitter_us
         });
         match (self.limits.freeze_us, recovery) {

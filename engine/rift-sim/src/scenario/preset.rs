@@ -1,6 +1,7 @@
 //! Scenarios with names.
 
 use super::Scenario;
+use super::suite::SUITE;
 
 /// A scenario that can be named on the command line.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +10,7 @@ pub struct Preset {
     pub name: &'static str,
     /// What it is for.
     pub about: &'static str,
-    text: &'static str,
+    pub(super) text: &'static str,
 }
 
 /// All presets.
@@ -84,10 +85,11 @@ impl Preset {
         self.text.parse().unwrap_or_else(|error| panic!("preset {}: {error}", self.name))
     }
 
-    /// The preset called `name`.
+    /// The preset called `name`, those of the [suite](super::suite) included.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
-        PRESETS.iter().find(|preset| preset.name == name)
+        let rows = SUITE.iter().map(|row| &row.preset);
+        PRESETS.iter().chain(rows).find(|preset| preset.name == name)
     }
 }
 

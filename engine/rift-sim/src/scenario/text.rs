@@ -6,9 +6,11 @@
 //! ```text
 //! name evening
 //! duration 60s
+//! warmup 5s                       # is not measured
+//! controller delta-v1             # or default, fixed, oracle
 //! down rate 50Mbit/s delay 10ms jitter 2ms queue 200kB loss 2% reorder 1% 3ms duplicate 0.1% corrupt 0.1%
 //! up delay 10ms loss burst 1% 5
-//! video fps 60 rate 20Mbit/s slices 4 encode 4ms keyframe 5 noise 30% fixed
+//! video fps 60 rate 20Mbit/s min 1Mbit/s max 80Mbit/s slices 4 encode 4ms keyframe 5 noise 15% scene 2.5 4s fixed
 //! decode 2ms
 //! input 50
 //! attack 1%
@@ -20,8 +22,16 @@
 //! at 40s vanish
 //! at 45s restart
 //! at 50s close client
+//! at 52s content 4Mbit/s          # the pictures need no more
 //! limit latency 130ms freeze 100ms recovery 3 keyframes 0 shown 97% stuck 1s
 //! ```
+//!
+//! Instead of `rate`, the capacity of a path may be `steps RATE TIME RATE TIME ...` (over and over), `trace NAME`
+//! with `xFACTOR` and `from TIME` behind it where wanted (a file of the directory of traces: mahimahi or
+//! seconds and Mbit/s), `lte RATE` (a mobile link of that mean, made from the seed) or `wifi RATE` (a Wi-Fi
+//! link of that rate while it sends). `queue` takes bytes or a time; `codel` (5 ms, 100 ms) and `mark 2ms 10ms`
+//! (ECN for L4S) manage it, `droptail` does not. `jitter sd 5ms` is normally distributed.
+//!
 //! Times are in `us`, `ms`, `s`, `min` or `h`; sizes in `B`, `kB`, `MB`; rates in `bit/s`, `kbit/s`, `Mbit/s`,
 //! `Gbit/s` or `unlimited`; shares in `%`. Loss is `none`, a share, `burst SHARE PACKETS`, or `gilbert ENTER
 //! LEAVE GOOD BAD`.
@@ -31,8 +41,8 @@ use core::str::FromStr;
 
 use rift_core::Bitrate;
 
-use super::{Action, ClockConfig, Limits, ProtocolConfig, Scenario};
-use crate::link::LinkConfig;
+use super::{Action, ClockConfig, Controller, Limits, ProtocolConfig, Scenario};
+use crate::link::{Aqm, Capacity, LinkConfig, QueueLimit, TraceRef};
 use crate::loss::Loss;
 use crate::source::SourceConfig;
 use crate::world::Side;
@@ -82,6 +92,14 @@ fn read_statement(
     match keyword {
         "name" => scenario.name = word(&mut words)?.to_owned(),
         "duration" => scenario.duration_us = time(&mut words)?,
+        "warmup" => scenario.warmup_us = time(&mut words)?,
+        "controller" => {
+            let name = word(&mut words)?;
+            scenario.controller = Controller::find(name).ok_or_else(|| {
+                let names = Controller::ALL.map(Controller::name).join(", ");
+                format!("no controller is called `{name}`; there are {names}")
+            })?;
+        }
         "down" => read_link(&mut words, &mut scenario.down)?,
         "up" => read_link(&mut words, &mut scenario.up)?,
         "video" => read_video(&mut words, &mut scenario.source)?,
@@ -100,20 +118,21 @@ fn read_statement(
         "limit" => read_limits(&mut words, &mut scenario.limits)?,
         "at" => {
             let at = time(&mut words)?;
-            let (down, up) = paths.get_or_insert((scenario.down, scenario.up));
+            let (down, up) = paths.get_or_insert_with(|| (scenario.down.clone(), scenario.up.clone()));
             let action = match word(&mut words)? {
                 "down" => {
                     read_link(&mut words, down)?;
-                    Action::Down(*down)
+                    Action::Down(down.clone())
                 }
                 "up" => {
                     read_link(&mut words, up)?;
-                    Action::Up(*up)
+                    Action::Up(up.clone())
                 }
                 "jump" => Action::ClockJump(side(&mut words)?, signed_time(&mut words)?),
                 "rebind" => Action::Rebind,
                 "vanish" => Action::Vanish,
                 "restart" => Action::Restart,
+                "content" => Action::Content(limit(&mut words)?),
                 "close" => Action::Close(side(&mut words)?),
                 other => return Err(format!("no action is called `{other}`")),
             };
@@ -134,11 +153,29 @@ fn read_link(words: &mut Words<'_>, link: &mut LinkConfig) -> Result<(), String>
     while let Some(key) = words.next() {
         match key {
             "rate" => {
-                link.rate = if words.next_if_eq(&"unlimited").is_some() { None } else { Some(rate(words)?) };
+                link.capacity = limit(words)?.map_or(Capacity::Unlimited, Capacity::Constant);
             }
+            "steps" => link.capacity = steps(words)?,
+            "trace" => link.capacity = trace(words)?,
+            "lte" => link.capacity = Capacity::Cellular(rate(words)?),
+            "wifi" => link.capacity = Capacity::WiFi(rate(words)?),
             "delay" => link.delay_us = time(words)?,
+            "jitter" if words.next_if_eq(&"sd").is_some() => link.jitter_sd_us = time(words)?,
             "jitter" => link.jitter_us = time(words)?,
-            "queue" => link.queue_bytes_max = size(words)?,
+            "queue" => link.queue = queue(words)?,
+            "droptail" => link.aqm = Aqm::DropTail,
+            "codel" => {
+                let (target_us, interval_us) =
+                    if is_quantity(words) { (time(words)?, time(words)?) } else { CODEL_US };
+                link.aqm = Aqm::CoDel { target_us, interval_us };
+            }
+            "mark" => {
+                let (low_us, high_us) = (time(words)?, time(words)?);
+                if high_us < low_us {
+                    return Err("`mark` takes the shorter wait first".into());
+                }
+                link.aqm = Aqm::Mark { low_us, high_us };
+            }
             "loss" => link.loss = loss(words)?,
             "reorder" => (link.reorder, link.reorder_us) = (share(words)?, time(words)?),
             "duplicate" => link.duplicate = share(words)?,
@@ -147,6 +184,56 @@ fn read_link(words: &mut Words<'_>, link: &mut LinkConfig) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+/// RFC 8289 section 4.4.
+const CODEL_US: (u64, u64) = (5_000, 100_000);
+
+/// Whether a number comes next.
+fn is_quantity(words: &mut Words<'_>) -> bool {
+    words.peek().is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+fn limit(words: &mut Words<'_>) -> Result<Option<Bitrate>, String> {
+    if words.next_if_eq(&"unlimited").is_some() { Ok(None) } else { rate(words).map(Some) }
+}
+
+fn steps(words: &mut Words<'_>) -> Result<Capacity, String> {
+    let mut steps = vec![(rate(words)?, time(words)?)];
+    while is_quantity(words) {
+        steps.push((rate(words)?, time(words)?));
+    }
+    if steps.iter().any(|&(_, us)| us == 0) {
+        return Err("a step takes more than no time".into());
+    }
+    Ok(Capacity::Steps(steps.into()))
+}
+
+fn trace(words: &mut Words<'_>) -> Result<Capacity, String> {
+    let name = word(words)?.to_owned();
+    if name.contains(['/', '\\']) {
+        return Err(format!("`{name}` is not the name of a file in the directory of traces"));
+    }
+    let mut trace = TraceRef { name, scale: 1.0, from_us: 0, data: None };
+    if let Some(word) = words.next_if(|word| word.starts_with('x')) {
+        let factor: f64 = word[1..].parse().unwrap_or(0.0);
+        if !(0.001..=1_000.0).contains(&factor) {
+            return Err(format!("`{word}` is no factor from x0.001 to x1000"));
+        }
+        trace.scale = factor;
+    }
+    if words.next_if_eq(&"from").is_some() {
+        trace.from_us = time(words)?;
+    }
+    Ok(Capacity::Trace(trace))
+}
+
+fn queue(words: &mut Words<'_>) -> Result<QueueLimit, String> {
+    // Only times end in `s`.
+    match words.peek() {
+        Some(word) if word.ends_with(['s', 'h', 'n']) => time(words).map(QueueLimit::Time),
+        _ => size(words).map(QueueLimit::Bytes),
+    }
 }
 
 fn loss(words: &mut Words<'_>) -> Result<Loss, String> {
@@ -174,6 +261,10 @@ fn read_video(words: &mut Words<'_>, source: &mut SourceConfig) -> Result<(), St
         match key {
             "fps" => source.fps = number(words)?,
             "rate" => source.rate = rate(words)?,
+            "min" => source.rate_min = Some(rate(words)?),
+            "max" => source.rate_max = Some(rate(words)?),
+            "scene" => (source.scene_factor, source.scene_us) = (number(words)?, time(words)?),
+            "content" => source.content = limit(words)?,
             "slices" => source.slices = number(words)?,
             "encode" => source.encode_us = u32::try_from(time(words)?).map_err(|_| "too long")?,
             "keyframe" => source.keyframe_factor = number(words)?,
@@ -274,17 +365,23 @@ impl fmt::Display for Scenario {
     /// Writes the whole scenario, defaults included, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "name {}; duration {}us", self.name, self.duration_us)?;
+        write!(f, "; warmup {}us; controller {}", self.warmup_us, self.controller)?;
         write!(f, "; down {}; up {}", LinkText(&self.down), LinkText(&self.up))?;
         let s = &self.source;
         write!(
             f,
-            "; video fps {} rate {}bit/s slices {} encode {}us keyframe {} noise {}%{}",
+            "; video fps {} rate {}bit/s{}{}{} slices {} encode {}us keyframe {} noise {}% scene {} {}us{}",
             s.fps,
             s.rate.as_bps(),
+            RateText(" min ", s.rate_min),
+            RateText(" max ", s.rate_max),
+            RateText(" content ", s.content),
             s.slices,
             s.encode_us,
             s.keyframe_factor,
             percent(s.noise),
+            s.scene_factor,
+            s.scene_us,
             if s.adaptive { "" } else { " fixed" }
         )?;
         write!(f, "; decode {}us; input {}", self.decode_us, self.input_per_s)?;
@@ -313,6 +410,8 @@ impl fmt::Display for Scenario {
                 Action::Vanish => f.write_str("vanish")?,
                 Action::Restart => f.write_str("restart")?,
                 Action::Close(side) => write!(f, "close {}", side.name())?,
+                Action::Content(Some(rate)) => write!(f, "content {}bit/s", rate.as_bps())?,
+                Action::Content(None) => f.write_str("content unlimited")?,
             }
         }
         write_limits(f, &self.limits)
@@ -345,16 +444,47 @@ fn percent(share: f64) -> f64 {
     (share * 1e11).round() / 1e9
 }
 
+/// A rate behind a word, where there is one.
+struct RateText(&'static str, Option<Bitrate>);
+
+impl fmt::Display for RateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(word, Some(rate)) = self else { return Ok(()) };
+        write!(f, "{word}{}bit/s", rate.as_bps())
+    }
+}
+
 struct LinkText<'a>(&'a LinkConfig);
 
 impl fmt::Display for LinkText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = self.0;
-        match link.rate {
-            Some(rate) => write!(f, "rate {}bit/s", rate.as_bps())?,
-            None => f.write_str("rate unlimited")?,
+        match &link.capacity {
+            Capacity::Unlimited => f.write_str("rate unlimited")?,
+            Capacity::Constant(rate) => write!(f, "rate {}bit/s", rate.as_bps())?,
+            Capacity::Cellular(rate) => write!(f, "lte {}bit/s", rate.as_bps())?,
+            Capacity::WiFi(rate) => write!(f, "wifi {}bit/s", rate.as_bps())?,
+            Capacity::Steps(steps) => {
+                f.write_str("steps")?;
+                for (rate, us) in steps.iter() {
+                    write!(f, " {}bit/s {us}us", rate.as_bps())?;
+                }
+            }
+            Capacity::Trace(trace) => {
+                write!(f, "trace {} x{} from {}us", trace.name, trace.scale, trace.from_us)?;
+            }
         }
-        write!(f, " delay {}us jitter {}us queue {}B", link.delay_us, link.jitter_us, link.queue_bytes_max)?;
+        write!(f, " delay {}us jitter {}us", link.delay_us, link.jitter_us)?;
+        write!(f, " jitter sd {}us", link.jitter_sd_us)?;
+        match link.queue {
+            QueueLimit::Bytes(bytes) => write!(f, " queue {bytes}B")?,
+            QueueLimit::Time(us) => write!(f, " queue {us}us")?,
+        }
+        match link.aqm {
+            Aqm::DropTail => f.write_str(" droptail")?,
+            Aqm::CoDel { target_us, interval_us } => write!(f, " codel {target_us}us {interval_us}us")?,
+            Aqm::Mark { low_us, high_us } => write!(f, " mark {low_us}us {high_us}us")?,
+        }
         match link.loss {
             Loss::None => f.write_str(" loss none")?,
             Loss::Random { rate } => write!(f, " loss {}%", percent(rate))?,
@@ -396,8 +526,9 @@ mod tests {
     fn every_statement_is_understood() {
         let s: Scenario = EXAMPLE.parse().unwrap();
         assert_eq!(s.name, "evening");
-        assert_eq!(s.down.rate, Some(Bitrate::from_mbps(50)));
-        assert_eq!((s.down.delay_us, s.down.jitter_us, s.down.queue_bytes_max), (10_000, 2_000, 200_000));
+        assert_eq!(s.down.capacity, Capacity::Constant(Bitrate::from_mbps(50)));
+        assert_eq!((s.down.delay_us, s.down.jitter_us), (10_000, 2_000));
+        assert_eq!(s.down.queue, QueueLimit::Bytes(200_000));
         assert_eq!(s.down.loss, Loss::Random { rate: 0.02 });
         assert_eq!(s.up.loss, Loss::bursts(0.01, 5.0));
         assert_eq!((s.source.fps, s.source.slices, s.source.adaptive), (30, 2, false));
@@ -406,9 +537,10 @@ mod tests {
         assert_eq!(s.protocol.first_packet_id, 4_294_900_000);
         assert_eq!(s.timeline.len(), 7);
         let Action::Down(first) = &s.timeline[0].1 else { panic!("{:?}", s.timeline[0]) };
-        assert_eq!((first.rate, first.loss), (Some(Bitrate::from_mbps(5)), s.down.loss));
+        let narrow = Capacity::Constant(Bitrate::from_mbps(5));
+        assert_eq!((&first.capacity, first.loss), (&narrow, s.down.loss));
         let Action::Down(last) = &s.timeline[6].1 else { panic!("{:?}", s.timeline[6]) };
-        assert_eq!((last.rate, last.loss), (Some(Bitrate::from_mbps(5)), Loss::None));
+        assert_eq!((&last.capacity, last.loss), (&narrow, Loss::None));
         assert_eq!(s.timeline[1], (20_000_000, Action::ClockJump(Side::Client, -5_000_000)));
         assert_eq!(s.limits.shown, Some(0.97));
     }
@@ -424,6 +556,25 @@ mod tests {
     }
 
     #[test]
+    fn capacities_queues_and_video_are_understood_and_written() {
+        let text = "warmup 5s; controller oracle; down steps 20Mbit/s 20s 5Mbit/s 10s queue 200ms codel;
+            up trace Verizon-LTE-short.down x0.25 from 3s queue 3MB mark 2ms 10ms jitter sd 5ms;
+            video rate 5Mbit/s min 1Mbit/s max 80Mbit/s scene 2.5 4s content 4Mbit/s;
+            at 20s content unlimited; at 21s down lte 8Mbit/s droptail; at 22s up wifi 80Mbit/s; at 23s content 1Mbit/s";
+        let s: Scenario = text.parse().unwrap();
+        assert_eq!((s.warmup_us, s.controller), (5_000_000, Controller::Oracle));
+        let mbps = Bitrate::from_mbps;
+        assert_eq!(s.down.capacity, Capacity::Steps([(mbps(20), 20_000_000), (mbps(5), 10_000_000)].into()));
+        assert_eq!(s.down.queue, QueueLimit::Time(200_000));
+        assert_eq!(s.down.aqm, Aqm::CoDel { target_us: 5_000, interval_us: 100_000 });
+        assert_eq!((s.up.jitter_sd_us, s.up.aqm), (5_000, Aqm::Mark { low_us: 2_000, high_us: 10_000 }));
+        assert_eq!(s.missing_traces().collect::<Vec<_>>(), ["Verizon-LTE-short.down"]);
+        assert_eq!((s.source.rate_min, s.source.content), (Some(mbps(1)), Some(mbps(4))));
+        assert_eq!(s.timeline[0].1, Action::Content(None));
+        assert_eq!(s.to_string().parse::<Scenario>(), Ok(s));
+    }
+
+    #[test]
     fn faults_are_told_with_their_place() {
         for (text, fault) in [
             ("name a; speed 3", "statement 2"),
@@ -436,6 +587,13 @@ mod tests {
             ("duration 5s 6s", "too much"),
             ("input many", "not a number"),
             ("clock cellar 1s 0", "neither"),
+            ("controller magic", "delta-v1"),
+            ("down steps 5Mbit/s", "missing"),
+            ("down steps 5Mbit/s 0s", "no time"),
+            ("down trace a/b", "directory"),
+            ("down trace a x0", "x0.001"),
+            ("down mark 5ms 1ms", "shorter"),
+            ("down queue 5apples", "needs a unit"),
         ] {
             let error = text.parse::<Scenario>().unwrap_err().to_string();
             assert!(error.contains(fault), "{text}: {error}");

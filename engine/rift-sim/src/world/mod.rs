@@ -12,19 +12,22 @@ mod wake;
 use std::net::SocketAddr;
 
 use fastrand::Rng;
-use rift_core::{DropCounters, FrameId, Timestamp};
+use rift_core::endpoint::Ecn;
+use rift_core::send::SenderCounters;
+use rift_core::{Bitrate, DropCounters, FrameId, Timestamp};
 
-use crate::check::Violations;
 use crate::check::input::InputModel;
 use crate::check::player::{Picture, Player, ScreenLimits};
 use crate::check::wire::WireWatch;
+use crate::check::{Rule, Violations};
 use crate::clock::Clock;
 use crate::endpoint::{Client, EncodedSlice, Endpoint as _, Host};
 use crate::fingerprint::Fingerprint;
-use crate::link::{Fate, Link};
+use crate::link::{Fate, Link, LinkCounters};
+use crate::metrics::StreamLog;
 use crate::queue::EventQueue;
 use crate::report::{KeyframeCounts, Report, Sample};
-use crate::scenario::{Action, Scenario};
+use crate::scenario::{Action, Controller, Scenario};
 use crate::source::Source;
 
 use attacker::{Attacker, Forged};
@@ -80,16 +83,58 @@ pub fn run_with<P: Peers>(scenario: &Scenario, seed: u64, peers: P) -> Report {
 
 #[derive(Debug)]
 enum Event {
-    Deliver { to: Side, from: SocketAddr, at: SocketAddr, datagram: Vec<u8>, genuine: bool },
+    Deliver {
+        to: Side,
+        from: SocketAddr,
+        at: SocketAddr,
+        datagram: Vec<u8>,
+        ecn: Ecn,
+        genuine: bool,
+    },
+    /// A packet has left the queue of the path that begins at this side.
+    Left(Side),
+    /// The oracle looks at the capacity.
+    Oracle,
+    WarmedUp,
     Wake(Side),
     Capture,
-    SliceReady { frame: FrameId, index: u32 },
-    Decoded { client: u32, picture: Picture },
-    Show { client: u32, picture: Picture },
+    SliceReady {
+        frame: FrameId,
+        index: u32,
+    },
+    Decoded {
+        client: u32,
+        picture: Picture,
+    },
+    Show {
+        client: u32,
+        picture: Picture,
+    },
     Type,
     Tick,
     Act(usize),
 }
+
+/// A datagram under way.
+struct OnPath {
+    from: SocketAddr,
+    to: SocketAddr,
+    datagram: Vec<u8>,
+}
+
+/// What had happened by the end of the warm-up.
+#[derive(Default)]
+struct WarmUp {
+    at: Timestamp,
+    down: LinkCounters,
+    up: LinkCounters,
+    sender: SenderCounters,
+}
+
+/// How late the oracle learns of the capacity, how often it looks, and the share that it takes.
+const ORACLE_LATE_US: u64 = 20_000;
+const ORACLE_INTERVAL_US: u64 = 5_000;
+const ORACLE_SHARE: f64 = 0.95;
 
 struct World<P: Peers> {
     scenario: Scenario,
@@ -112,8 +157,11 @@ struct World<P: Peers> {
     host_wake: Wake,
     client_wake: Wake,
 
-    down: Link,
-    up: Link,
+    down: Link<OnPath>,
+    up: Link<OnPath>,
+    /// When the next packet is known to leave each of them.
+    down_left: Timestamp,
+    up_left: Timestamp,
     attacker: Attacker,
 
     source: Source,
@@ -138,6 +186,8 @@ struct World<P: Peers> {
     first_picture: Option<Timestamp>,
     samples: Vec<Sample>,
     sample: Sample,
+    stream: StreamLog,
+    warm_up: WarmUp,
     sample_interval_us: u64,
     buffer: Vec<u8>,
     slice: Vec<u8>,
@@ -172,8 +222,10 @@ impl<P: Peers> World<P> {
             client_clock,
             host_wake: Wake::default(),
             client_wake: Wake::default(),
-            down: Link::new(scenario.down, seeds.u64(..)),
-            up: Link::new(scenario.up, seeds.u64(..)),
+            down: Link::new(scenario.down.clone(), seeds.u64(..)),
+            up: Link::new(scenario.up.clone(), seeds.u64(..)),
+            down_left: Timestamp::NEVER,
+            up_left: Timestamp::NEVER,
             attacker: Attacker::new(scenario.attack, seeds.u64(..)),
             source: Source::new(scenario.source, seeds.u64(..)),
             capture_pending: false,
@@ -195,6 +247,8 @@ impl<P: Peers> World<P> {
             first_picture: None,
             samples: Vec::new(),
             sample: Sample::default(),
+            stream: StreamLog::default(),
+            warm_up: WarmUp::default(),
             sample_interval_us: TICK_US.max(scenario.duration_us / SAMPLES_MAX),
             buffer: vec![0; BUFFER_LEN],
             slice: Vec::new(),
@@ -205,6 +259,20 @@ impl<P: Peers> World<P> {
             world.queue.push(Timestamp::from_micros(at), Event::Act(i));
         }
         world.queue.push(Timestamp::from_micros(TICK_US), Event::Tick);
+        if world.scenario.warmup_us > 0 {
+            world.queue.push(Timestamp::from_micros(world.scenario.warmup_us), Event::WarmedUp);
+        }
+        if world.scenario.controller == Controller::Oracle {
+            world.queue.push(Timestamp::ZERO, Event::Oracle);
+        }
+        world.stream.on_target(0, world.source.rate());
+        let missing: Vec<_> = world.scenario.missing_traces().collect();
+        if !missing.is_empty() {
+            let text = format!("not loaded: {}", missing.join(", "));
+            world.violations.add(Timestamp::ZERO, Rule::Trace, text);
+            world.halted = true;
+            return world;
+        }
         world.start_client();
         world.pump(Side::Host);
         world
@@ -228,8 +296,21 @@ impl<P: Peers> World<P> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Deliver { to, from, at, datagram, genuine } => {
-                self.deliver(to, from, at, datagram, genuine);
+            Event::Deliver { to, from, at, datagram, ecn, genuine } => {
+                self.deliver(to, from, at, datagram, ecn, genuine);
+            }
+            Event::Left(side) => {
+                *self.left_mut(side) = Timestamp::NEVER;
+                self.drain(side);
+            }
+            Event::Oracle => self.consult_oracle(),
+            Event::WarmedUp => {
+                self.warm_up = WarmUp {
+                    at: self.now,
+                    down: *self.down.counters(),
+                    up: *self.up.counters(),
+                    sender: self.host.sender_counters().unwrap_or_default(),
+                };
             }
             Event::Wake(side) => self.wake(side),
             Event::Capture => self.capture(),
@@ -269,13 +350,21 @@ impl<P: Peers> World<P> {
         self.pump(Side::Client);
     }
 
-    fn deliver(&mut self, to: Side, from: SocketAddr, at: SocketAddr, mut datagram: Vec<u8>, genuine: bool) {
+    fn deliver(
+        &mut self,
+        to: Side,
+        from: SocketAddr,
+        at: SocketAddr,
+        mut datagram: Vec<u8>,
+        ecn: Ecn,
+        genuine: bool,
+    ) {
         if genuine {
             let peer = if to == Side::Host { self.client_addr } else { HOST_ADDR };
             if let Some(forged) = self.attacker.on_delivered(to, &datagram, peer) {
                 let at = if forged.to == Side::Host { HOST_ADDR } else { self.client_addr };
                 let Forged { to, from, after_us, datagram } = forged;
-                let event = Event::Deliver { to, from, at, datagram, genuine: false };
+                let event = Event::Deliver { to, from, at, datagram, ecn: Ecn::NotEct, genuine: false };
                 self.queue.push(self.now.plus_micros(after_us), event);
             }
         }
@@ -285,7 +374,7 @@ impl<P: Peers> World<P> {
                 let mut head = [0; 32];
                 let head_len = datagram.len().min(head.len());
                 head[..head_len].copy_from_slice(&datagram[..head_len]);
-                let result = self.host.handle_datagram(now, from, &mut datagram);
+                let result = self.host.handle_datagram(now, from, ecn, &mut datagram);
                 self.wire.on_delivered_to_host(from, &head[..head_len], datagram.len(), result.is_ok());
                 if let Err(reason) = result {
                     self.host_drops.add(reason);
@@ -294,7 +383,7 @@ impl<P: Peers> World<P> {
             }
             Side::Client => {
                 let Some(client) = self.client.as_mut().filter(|_| at == self.client_addr) else { return };
-                if let Err(reason) = client.handle_datagram(now, from, &mut datagram) {
+                if let Err(reason) = client.handle_datagram(now, from, ecn, &mut datagram) {
                     self.client_drops.add(reason);
                     self.note(2, reason as u64);
                 }
@@ -304,13 +393,17 @@ impl<P: Peers> World<P> {
     }
 
     /// Puts `datagram` from `side` on the path to `to`.
-    fn send(&mut self, side: Side, to: SocketAddr, datagram: &[u8]) {
+    fn send(&mut self, side: Side, to: SocketAddr, ecn: Ecn, datagram: &[u8]) {
         self.wire.on_sent(self.now, side, to, datagram, &mut self.violations);
         self.log.add(self.now.as_micros());
-        self.log.add_bytes(datagram);
-        let (link, known) = match side {
-            Side::Host => (&mut self.down, to == self.client_addr),
-            Side::Client => (&mut self.up, to == HOST_ADDR),
+        // Header and tag: the tag depends on every bit between them.
+        let (head, tail) = datagram.split_at(datagram.len().min(18));
+        self.log.add_bytes(head);
+        self.log.add_bytes(&tail[tail.len().saturating_sub(16)..]);
+        self.log.add(datagram.len() as u64);
+        let (link, from, known) = match side {
+            Side::Host => (&mut self.down, HOST_ADDR, to == self.client_addr),
+            Side::Client => (&mut self.up, self.client_addr, to == HOST_ADDR),
         };
         if !known {
             // To an attacker, or to an address that the client has left.
@@ -319,23 +412,64 @@ impl<P: Peers> World<P> {
         if side == Side::Host {
             self.sample.down_bytes += datagram.len() as u64;
         }
-        let Fate::Arrives { at, again, flipped_bit } = link.send(self.now, datagram.len()) else {
+        let len = datagram.len();
+        let on_path = OnPath { from, to, datagram: datagram.to_vec() };
+        if link.send(self.now, len, ecn, on_path).is_err() {
             self.sample.lost += u64::from(side == Side::Host);
-            return;
-        };
-        let (receiver, from) = match side {
-            Side::Host => (Side::Client, HOST_ADDR),
-            Side::Client => (Side::Host, self.client_addr),
-        };
-        let deliver = |datagram| Event::Deliver { to: receiver, from, at: to, datagram, genuine: true };
-        if let Some(again) = again {
-            self.queue.push(again, deliver(datagram.to_vec()));
         }
-        let mut bytes = datagram.to_vec();
-        if let Some(bit) = flipped_bit {
-            bytes[bit / 8] ^= 1 << (bit % 8);
+        self.drain(side);
+    }
+
+    /// Lets packets fly that have left the queue of the path from `side`.
+    fn drain(&mut self, side: Side) {
+        let (link, left, to) = match side {
+            Side::Host => (&mut self.down, &mut self.down_left, Side::Client),
+            Side::Client => (&mut self.up, &mut self.up_left, Side::Host),
+        };
+        while let Some((on_path, fate)) = link.poll(self.now) {
+            let OnPath { from, to: at_addr, datagram: mut bytes } = on_path;
+            let Fate::Arrives { at, again, flipped_bit, ecn } = fate else {
+                self.sample.lost += u64::from(side == Side::Host);
+                continue;
+            };
+            let deliver = |datagram| Event::Deliver { to, from, at: at_addr, datagram, ecn, genuine: true };
+            if let Some(again) = again {
+                self.queue.push(again, deliver(bytes.clone()));
+            }
+            if let Some(bit) = flipped_bit {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            self.queue.push(at, deliver(bytes));
         }
-        self.queue.push(at, deliver(bytes));
+        let at = link.poll_at();
+        if at < *left {
+            *left = at;
+            self.queue.push(at, Event::Left(side));
+        }
+    }
+
+    fn left_mut(&mut self, side: Side) -> &mut Timestamp {
+        match side {
+            Side::Host => &mut self.down_left,
+            Side::Client => &mut self.up_left,
+        }
+    }
+
+    /// Sets the encoder to what an all-knowing controller would.
+    fn consult_oracle(&mut self) {
+        let seen_us = self.now.as_micros().saturating_sub(ORACLE_LATE_US);
+        if let Some(rate) = self.down.course().rate(seen_us) {
+            let config = self.source.config();
+            let least = config.rate_min.unwrap_or(Bitrate::from_bps(config.rate.as_bps() / 10));
+            let most = config.rate_max.unwrap_or(Bitrate::from_bps(config.rate.as_bps() * 2));
+            // What headers take of a full packet.
+            let share = ORACLE_SHARE * (1.0 - HEADER_SHARE) / (1.0 + self.scenario.protocol.parity);
+            let target =
+                Bitrate::from_bps((rate.as_bps() as f64 * share) as u64).clamp(least, most.max(least));
+            self.source.set_rate(target);
+            self.stream.on_target(self.now.as_micros(), target);
+        }
+        self.queue.push(self.now.plus_micros(ORACLE_INTERVAL_US), Event::Oracle);
     }
 
     fn capture(&mut self) {
@@ -345,6 +479,8 @@ impl<P: Peers> World<P> {
         }
         if let Some(truth) = self.source.capture(self.now) {
             self.frames += 1;
+            let bytes: usize = truth.slices[..truth.slice_count as usize].iter().map(|&(len, _)| len).sum();
+            self.stream.on_captured(truth.id, self.now.as_micros(), bytes as u64);
             if let Some(cause) = truth.keyframe {
                 self.keyframes.add(cause);
                 self.note(3, cause as u64);
@@ -451,6 +587,9 @@ impl<P: Peers> World<P> {
         if self.now.as_micros() >= due {
             self.sample.at_us = self.now.as_micros();
             self.sample.queue_us = self.down.queue_us(self.now);
+            let since_us = self.samples.last().map_or(0, |s| s.at_us);
+            self.sample.offered_bytes =
+                self.down.course().offered(since_us, self.now.as_micros()).unwrap_or(0);
             self.sample.target_kbps = self.source.rate().as_kbps();
             self.samples.push(std::mem::take(&mut self.sample));
         }
@@ -460,8 +599,15 @@ impl<P: Peers> World<P> {
     fn act(&mut self, action: &Action) {
         self.note(6, 0);
         match action {
-            Action::Down(config) => self.down.reconfigure(*config),
-            Action::Up(config) => self.up.reconfigure(*config),
+            Action::Down(config) => {
+                self.down.reconfigure(self.now, config.clone());
+                self.drain(Side::Host);
+            }
+            Action::Up(config) => {
+                self.up.reconfigure(self.now, config.clone());
+                self.drain(Side::Client);
+            }
+            Action::Content(content) => self.source.set_content(*content),
             Action::ClockJump(side, by_us) => {
                 match side {
                     Side::Host => self.host_clock.jump(*by_us),
@@ -495,6 +641,9 @@ impl<P: Peers> World<P> {
         }
     }
 }
+
+/// Headers of a full packet of video, from chunk to IP, as a share of it.
+const HEADER_SHARE: f64 = 0.07;
 
 /// Where the host is.
 const HOST_ADDR: SocketAddr =

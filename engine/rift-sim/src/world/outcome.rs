@@ -3,6 +3,8 @@
 use super::{Peers, Side, World};
 use crate::check::Rule;
 use crate::endpoint::Host as _;
+use crate::link::{IP_UDP_HEADER_LEN, LinkCounters, STANDING_WINDOW_US};
+use crate::metrics::{StreamMetrics, Traffic};
 use crate::report::{Distribution, Report};
 use crate::scenario::Action;
 
@@ -44,8 +46,40 @@ impl<P: Peers> World<P> {
         self.note(30, self.local(Side::Host).as_micros());
     }
 
+    /// What the stream was worth since the warm-up.
+    fn metrics(&self) -> StreamMetrics {
+        let (before, down, up) = (&self.warm_up, self.down.counters(), self.up.counters());
+        let sender = self.host.sender_counters().unwrap_or_default();
+        // A new session counts from 0.
+        let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        let wire = |now: &LinkCounters, before: &LinkCounters| {
+            now.bytes - before.bytes + (now.packets - before.packets) * IP_UDP_HEADER_LEN
+        };
+        let traffic = Traffic {
+            packets: down.packets - before.down.packets,
+            gone: down.gone() - before.down.gone(),
+            wire_bytes: wire(down, &before.down),
+            back_wire_bytes: wire(up, &before.up),
+            video_packets: [
+                since(sender.data_packets, before.sender.data_packets),
+                since(sender.parity_packets, before.sender.parity_packets),
+                since(sender.retransmitted_packets, before.sender.retransmitted_packets),
+            ],
+            body_bytes: since(sender.body_bytes, before.sender.body_bytes),
+        };
+        let from_us = before.at.as_micros();
+        let from_window = from_us / STANDING_WINDOW_US;
+        let waits = self.down.standing_us().iter().filter(|&&(window, _)| u64::from(window) >= from_window);
+        let standing: Vec<u32> = waits.map(|&(_, us)| us).collect();
+        let span = (from_us, self.now.as_micros());
+        StreamMetrics::of(&self.stream, &traffic, self.down.course(), &standing, span)
+    }
+
     pub(super) fn into_report(self) -> Report {
+        let stream = self.metrics();
         Report {
+            stream,
+            log: self.stream,
             name: self.scenario.name.clone(),
             scenario: self.scenario.to_string(),
             seed: self.seed,

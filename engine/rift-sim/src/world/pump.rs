@@ -79,9 +79,9 @@ impl<P: Peers> World<P> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut departures = 0;
         while let Some(departure) = self.poll_transmit(side, now, &mut buffer) {
-            let Departure { to, len, segment_len } = departure;
+            let Departure { to, len, segment_len, ecn } = departure;
             for datagram in buffer[..len].chunks(segment_len.max(1)) {
-                self.send(side, to, datagram);
+                self.send(side, to, ecn, datagram);
             }
             departures += 1;
             if departures > DEPARTURES_MAX || len == 0 {
@@ -135,6 +135,7 @@ impl<P: Peers> World<P> {
                 }
                 HostNotice::RateChanged { bitrate, fps } => {
                     self.source.on_rate_changed(bitrate, fps);
+                    self.stream.on_target(self.now.as_micros(), self.source.rate());
                     self.note(15, bitrate.as_bps());
                 }
                 HostNotice::SkipFrames(frames) => {
@@ -156,6 +157,7 @@ impl<P: Peers> World<P> {
             let picture = self.player.on_slice(self.now, &slice, &self.source, &mut self.violations);
             if let Some(picture) = picture {
                 if picture.sound {
+                    self.stream.on_complete(picture.frame, self.now.as_micros());
                     self.player.on_decoded(picture.frame);
                 }
                 let at = self.now.plus_micros(self.scenario.decode_us);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
+use rift_core::endpoint::Ecn;
 use rift_core::wire::{Header, TRANSPORT_HEADER_LEN, TransportHeader};
 use rift_core::{Alias, DropReason, FrameId, PacketId, Timestamp};
 use rift_sim::endpoint::{
@@ -96,7 +97,7 @@ impl End {
         if self.mistake == Mistake::NeverStopsSending && self.next > 500 {
             self.queue(SLICE, &[]);
         }
-        Some(Departure { to, len: bytes.len(), segment_len: bytes.len() })
+        Some(Departure { to, len: bytes.len(), segment_len: bytes.len(), ecn: Ecn::NotEct })
     }
 }
 
@@ -110,6 +111,7 @@ impl Endpoint for ToyHost {
         &mut self,
         _: Timestamp,
         from: SocketAddr,
+        _: Ecn,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let (kind, body) = self.end.open(datagram)?;
@@ -212,6 +214,7 @@ impl Endpoint for ToyClient {
         &mut self,
         _: Timestamp,
         _: SocketAddr,
+        _: Ecn,
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         let (kind, body) = self.end.open(datagram)?;
