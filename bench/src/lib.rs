@@ -9,3 +9,4 @@ pub mod fec;
 pub mod machine;
 pub mod packet;
 pub mod report;
+pub mod xdp;

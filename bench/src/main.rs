@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wavry_bench::{fec, packet};
+use wavry_bench::{fec, packet, xdp};
 
 mod e2e;
 
@@ -27,6 +27,8 @@ enum Measurement {
     Fec(fec::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
+    /// AF_XDP beside io_uring on a virtual cable. Needs root.
+    Xdp(xdp::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Measurement::Packet(arguments) => packet::run(&arguments),
         Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
+        Measurement::Xdp(arguments) => xdp::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
