@@ -105,6 +105,8 @@ pub struct VideoReceiver {
     solver: Option<Box<Solver>>,
     /// Parity packets for each data packet of the last group, as a fraction.
     parity_overhead: (u32, u32),
+    /// When the frame that was handed out last is to be shown.
+    last_show_at: Timestamp,
     /// When the wait for the newest frame ends.
     patience_ends: Timestamp,
     reported_at: Option<Timestamp>,
@@ -129,6 +131,7 @@ impl VideoReceiver {
             scratch: vec![0; frame::PAYLOAD_MAX],
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
+            last_show_at: Timestamp::ZERO,
             patience_ends: Timestamp::NEVER,
             reported_at: None,
             reported: (0, 0),
