@@ -81,7 +81,8 @@ proptest! {
     fn fec_packet_equals_generic_encoder(
         group_id: u64, first_packet_id: u64, count in 1u32..65, parity_index: u32,
         payload in prop::collection::vec(any::<u8>(), 0..1300), parity_count: u32, frame_id: u64,
-        each in 1u32..1300, last in 1u32..1300, listed: bool,
+        each in 1u32..1300, last in 1u32..1300, listed: bool, code: u32,
+        runs in prop::collection::vec(any::<u32>(), 0..8),
     ) {
         let shard_lengths = if listed || count < 3 {
             let mut all = vec![each; count as usize];
@@ -92,7 +93,7 @@ proptest! {
         };
         let expected = generic(proto::media_message::Media::Fec(proto::FecPacket {
             group_id, first_packet_id, shard_count: count, parity_index, payload: payload.clone(),
-            shard_lengths: shard_lengths.clone(), parity_count, frame_id,
+            shard_lengths: shard_lengths.clone(), parity_count, frame_id, code, runs: runs.clone(),
         }));
         let Ok(Incoming::Media(MediaBody::Fec(back))) = message::decode(&expected) else {
             panic!("not decoded");

@@ -111,7 +111,7 @@ impl Pair {
         };
         let mut host = HostConfig::new(identity(100), [1; 32], offer);
         host.allowed = vec![identity(2).wavry_id()];
-        host.sender.parity = 0.1;
+        host.sender.parity = 0.02;
         let client = ClientConfig::new(identity(2), [2; 32], Path::to("10.0.0.1:4810".parse().unwrap()));
         Self {
             now,

@@ -10,7 +10,13 @@ use rift_core::{Bitrate, DropReason, FrameId, PacketId, Timestamp};
 const START: Timestamp = Timestamp::from_micros(7_000_000);
 
 fn config() -> SenderConfig {
-    SenderConfig { frames: 4, frame_bytes_max: 2 << 20, history_packets: 4096, ..SenderConfig::default() }
+    SenderConfig {
+        frames: 4,
+        frame_bytes_max: 2 << 20,
+        history_packets: 4096,
+        code: Code::Xor,
+        ..SenderConfig::default()
+    }
 }
 
 fn slice(frame: u64, slice_index: u32, last_slice: bool) -> SliceMeta {

@@ -8,11 +8,18 @@
 //! A shard shorter than the group's longest counts as padded with zeros, so its true length must travel
 //! beside the parity.
 
+mod group;
 mod parity;
+mod runs;
 mod xor;
 
+pub use group::{Group, LENGTH_LEN, body_of};
 pub use parity::Parity;
+pub use runs::{RUNS_MAX, Runs};
 pub use xor::{Piece, recover, xor_into};
+
+/// The most data packets in a group.
+pub const SHARDS_MAX: usize = 64;
 
 /// How parity is computed. A group's parity says which shards it covers through this, on both sides, so
 /// that a stronger code joins here and nowhere else.
@@ -21,6 +28,9 @@ pub enum Code {
     /// Interleaved exclusive or, as published: parity `p` of `n` is the exclusive or of the shards
     /// whose index is `p` modulo `n`. Gives back one lost shard for each parity that arrived.
     Xor,
+    /// Systematic Reed-Solomon of [`rift_fec`] over bodies that each have their length before them: every
+    /// parity covers every shard, and each that arrived gives back one lost shard.
+    ReedSolomon,
 }
 
 impl Code {
@@ -30,15 +40,26 @@ impl Code {
     pub const fn covers(self, parity_index: u32, parity_count: u32, shard_index: u32) -> bool {
         match self {
             Self::Xor => parity_count > 0 && shard_index % parity_count == parity_index,
+            Self::ReedSolomon => parity_index < parity_count,
         }
     }
 
-    /// The first parity that covers `shard_index`, if there is any parity at all.
+    /// From its number on the wire, if there is such a code.
     #[must_use]
-    #[inline]
-    pub const fn parity_of(self, parity_count: u32, shard_index: u32) -> Option<u32> {
+    pub const fn from_wire(number: u32) -> Option<Self> {
+        match number {
+            0 => Some(Self::Xor),
+            1 => Some(Self::ReedSolomon),
+            _ => None,
+        }
+    }
+
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u32 {
         match self {
-            Self::Xor => shard_index.checked_rem(parity_count),
+            Self::Xor => 0,
+            Self::ReedSolomon => 1,
         }
     }
 }
@@ -54,7 +75,6 @@ mod tests {
                 let covering: Vec<u32> =
                     (0..parity_count).filter(|&p| Code::Xor.covers(p, parity_count, shard)).collect();
                 assert_eq!(covering.len(), 1);
-                assert_eq!(Code::Xor.parity_of(parity_count, shard), Some(covering[0]));
             }
         }
     }
@@ -62,6 +82,6 @@ mod tests {
     #[test]
     fn without_parity_nothing_is_covered() {
         assert!(!Code::Xor.covers(0, 0, 0));
-        assert_eq!(Code::Xor.parity_of(0, 0), None);
+        assert!(!Code::ReedSolomon.covers(0, 0, 0));
     }
 }

@@ -1,6 +1,6 @@
-//! Parity of one group under construction.
+//! The exclusive-or parity of one group under construction.
 
-use super::{Code, xor_into};
+use super::xor_into;
 
 /// Accumulates the parity of one group at a time, in buffers made once.
 ///
@@ -8,7 +8,6 @@ use super::{Code, xor_into};
 /// second pass over the group.
 #[derive(Debug)]
 pub struct Parity {
-    code: Code,
     /// `parity_max` buffers of `shard_len_max` bytes, one after the other.
     sums: Box<[u8]>,
     shard_len_max: usize,
@@ -25,9 +24,9 @@ impl Parity {
     /// Room for groups of up to `parity_max` parities over shards of up to `shard_len_max` bytes. This
     /// is the only allocation. At most 64 parities, the largest group there is.
     #[must_use]
-    pub fn new(code: Code, parity_max: usize, shard_len_max: usize) -> Self {
+    pub fn new(parity_max: usize, shard_len_max: usize) -> Self {
         let sums = vec![0; parity_max.min(PARITY_MAX) * shard_len_max].into_boxed_slice();
-        Self { code, sums, shard_len_max, parity_count: 0, len: 0, begun: 0 }
+        Self { sums, shard_len_max, parity_count: 0, len: 0, begun: 0 }
     }
 
     /// Starts a group with `parity_count` parities over shards of up to `len` bytes and forgets the
@@ -44,20 +43,16 @@ impl Parity {
     /// ignored.
     #[inline]
     pub fn accumulate(&mut self, shard_index: usize, shard: &[u8]) {
-        match self.code {
-            Code::Xor => {
-                let Some(index) = shard_index.checked_rem(self.parity_count) else { return };
-                let start = index * self.shard_len_max;
-                let sum = &mut self.sums[start..start + self.len];
-                if self.begun & 1 << index != 0 {
-                    xor_into(sum, shard);
-                } else {
-                    self.begun |= 1 << index;
-                    let (head, rest) = sum.split_at_mut(shard.len().min(self.len));
-                    head.copy_from_slice(&shard[..head.len()]);
-                    rest.fill(0);
-                }
-            }
+        let Some(index) = shard_index.checked_rem(self.parity_count) else { return };
+        let start = index * self.shard_len_max;
+        let sum = &mut self.sums[start..start + self.len];
+        if self.begun & 1 << index != 0 {
+            xor_into(sum, shard);
+        } else {
+            self.begun |= 1 << index;
+            let (head, rest) = sum.split_at_mut(shard.len().min(self.len));
+            head.copy_from_slice(&shard[..head.len()]);
+            rest.fill(0);
         }
     }
 
@@ -89,7 +84,7 @@ mod tests {
         ) {
             let parity_count = parity_count.min(shards.len());
             let longest = shards.iter().map(Vec::len).max().unwrap_or(0);
-            let mut parity = Parity::new(Code::Xor, 10, 300);
+            let mut parity = Parity::new(10, 300);
             // What an earlier, longer group left behind must not show.
             parity.begin(10, 300);
             (0..10).for_each(|i| parity.accumulate(i, &[0xaa; 300]));
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn more_than_there_is_room_for_is_cut() {
-        let mut parity = Parity::new(Code::Xor, 2, 4);
+        let mut parity = Parity::new(2, 4);
         assert_eq!(parity.begin(9, 9), 2);
         parity.accumulate(0, &[1; 9]);
         assert_eq!(parity.payload(0), [1; 4]);
@@ -123,7 +118,7 @@ mod tests {
         parity.accumulate(1, &[2; 3]);
         assert_eq!(parity.payload(1), [2, 2, 2, 0]);
         assert_eq!(parity.payload(2), [0u8; 0]);
-        let mut none = Parity::new(Code::Xor, 0, 0);
+        let mut none = Parity::new(0, 0);
         assert_eq!(none.begin(3, 3), 0);
         none.accumulate(0, &[1]);
         assert!(none.payload(0).is_empty());

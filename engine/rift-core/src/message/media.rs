@@ -141,10 +141,15 @@ pub struct FecPacket<'a> {
     pub payload: &'a [u8],
     /// Lengths of the data bodies; see [`shard_len`](Self::shard_len).
     pub shard_lengths: ShardLengths<'a>,
-    /// Parity packets in the group: parity p covers the shards whose index is p modulo this.
+    /// Parity packets in the group. By exclusive or, parity p covers the shards whose index is p modulo
+    /// this.
     pub parity_count: u32,
     /// The frame that the group belongs to.
     pub frame_id: FrameId,
+    /// How the parity was computed: 0 exclusive or, 1 Reed-Solomon.
+    pub code: u32,
+    /// Which ids the group has, where they are not consecutive: see [`Runs`](crate::fec::Runs).
+    pub runs: PackedVarints<'a>,
 }
 
 /// Lengths of the shards of a group.
@@ -162,9 +167,9 @@ pub enum ShardLengths<'a> {
 }
 
 impl FecPacket<'_> {
-    /// Upper bound of [`encoded_len`](Self::encoded_len) less the payload with regular lengths, for
-    /// ids below 2^56 and groups of at most 64.
-    pub const OVERHEAD_MAX: usize = 56;
+    /// Upper bound of [`encoded_len`](Self::encoded_len) less the longest body of the group, with regular
+    /// lengths or by Reed-Solomon, for ids below 2^56 and groups of at most 64 packets in at most 4 runs.
+    pub const OVERHEAD_MAX: usize = 58;
 
     /// The length of shard `index`, or `None` if the packet does not say.
     #[must_use]
@@ -180,6 +185,10 @@ impl FecPacket<'_> {
         }
     }
 
+    fn runs_len(&self) -> usize {
+        self.runs.clone().map(varint_len).sum()
+    }
+
     fn lengths_len(&self) -> usize {
         match &self.shard_lengths {
             ShardLengths::Regular { each, last } => varint_len((*each).into()) + varint_len((*last).into()),
@@ -189,6 +198,7 @@ impl FecPacket<'_> {
 
     fn content_len(&self) -> usize {
         let lengths = self.lengths_len();
+        let runs = self.runs_len();
         varint_field_len(1, self.group_id.0)
             + varint_field_len(2, self.first_packet_id.0)
             + varint_field_len(3, self.shard_count.into())
@@ -197,6 +207,8 @@ impl FecPacket<'_> {
             + if lengths == 0 { 0 } else { bytes_field_len(6, lengths) }
             + varint_field_len(100, self.parity_count.into())
             + varint_field_len(101, self.frame_id.0)
+            + varint_field_len(102, self.code.into())
+            + if runs == 0 { 0 } else { bytes_field_len(103, runs) }
     }
 
     /// Bytes of the whole `Message` around this packet.
@@ -229,6 +241,12 @@ impl FecPacket<'_> {
         }
         w.varint_field(100, self.parity_count.into());
         w.varint_field(101, self.frame_id.0);
+        w.varint_field(102, self.code.into());
+        let runs = self.runs_len();
+        if runs > 0 {
+            w.length_prefix(103, runs);
+            self.runs.clone().for_each(|n| w.varint(n));
+        }
         Some(w.len())
     }
 }
@@ -244,6 +262,8 @@ impl<'a> FecPacket<'a> {
             shard_lengths: ShardLengths::Listed(PackedVarints::empty()),
             parity_count: 0,
             frame_id: FrameId(0),
+            code: 0,
+            runs: PackedVarints::empty(),
         };
         let mut lengths = PackedVarints::empty();
         let mut fields = Reader::new(content);
@@ -257,6 +277,8 @@ impl<'a> FecPacket<'a> {
                 6 => lengths = PackedVarints::checked(value.bytes()?)?,
                 100 => packet.parity_count = value.number32()?,
                 101 => packet.frame_id = FrameId(value.number()?),
+                102 => packet.code = value.number32()?,
+                103 => packet.runs = PackedVarints::checked(value.bytes()?)?,
                 _ => {}
             }
         }

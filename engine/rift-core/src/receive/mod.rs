@@ -37,6 +37,9 @@ pub use counters::{ReceiveReport, ReceiverCounters};
 pub use request::RecoveryRequest;
 pub use slice::{ReadySlice, RecoveredBy};
 
+use rift_fec::Solver;
+
+use crate::fec::{self, Code};
 use crate::message::{self, ArrivalFeedback, FecPacket, Incoming, MediaBody, VideoChunk};
 use crate::{DropReason, FrameId, PacketId, Timestamp};
 use frame::{FrameTable, Position};
@@ -52,6 +55,8 @@ use window::{Arrival, PacketWindow};
 const FRAMES_AHEAD_MAX: u64 = 1024;
 /// A slice whose packets stop coming has lost its tail after at least this long, in microseconds.
 const TAIL_MIN_US: u64 = 2_000;
+/// The most packets of one group that Reed-Solomon gives back: more parity than that at once is never sent.
+const LOST_MAX: usize = 32;
 /// Round trip time before one was measured, in microseconds.
 const RTT_INITIAL_US: u64 = 30_000;
 
@@ -96,8 +101,12 @@ pub struct VideoReceiver {
     round_trip: RoundTrip,
     /// For messages computed from parity.
     scratch: Vec<u8>,
+    /// Away only while what it solved is taken in.
+    solver: Option<Box<Solver>>,
     /// Parity packets for each data packet of the last group, as a fraction.
     parity_overhead: (u32, u32),
+    /// When the frame that was handed out last is to be shown.
+    last_show_at: Timestamp,
     /// When the wait for the newest frame ends.
     patience_ends: Timestamp,
     reported_at: Option<Timestamp>,
@@ -120,7 +129,9 @@ impl VideoReceiver {
             playout: Playout::new(config.playout),
             round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0 },
             scratch: vec![0; frame::PAYLOAD_MAX],
+            solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
+            last_show_at: Timestamp::ZERO,
             patience_ends: Timestamp::NEVER,
             reported_at: None,
             reported: (0, 0),
@@ -366,7 +377,11 @@ impl VideoReceiver {
             self.counters.parity_spare += 1;
             return Ok(());
         }
-        match self.try_stripe(now, &stripe, fec.payload) {
+        let outcome = match stripe.code {
+            Code::Xor => self.try_stripe(now, &stripe, fec.payload),
+            Code::ReedSolomon => self.try_group(now, &stripe, Some(fec.payload)),
+        };
+        match outcome {
             Outcome::Waiting => {
                 if !self.parities.keep(&stripe, fec.payload) {
                     self.counters.parity_given_up += 1;
@@ -378,8 +393,36 @@ impl VideoReceiver {
                 self.counters.parity_spare += 1;
                 Ok(())
             }
-            Outcome::Solved { .. } => Ok(()),
+            Outcome::Solved { .. } | Outcome::SolvedGroup(_) => Ok(()),
         }
+    }
+
+    /// Solves a Reed-Solomon group if it can be solved, and takes the chunks that come out. The group's
+    /// waiting parities are given up unless the group lacks more than they can tell.
+    fn try_group(&mut self, now: Timestamp, stripe: &Stripe, fresh: Option<&[u8]>) -> Outcome {
+        let Some(mut solver) = self.solver.take() else { return Outcome::Useless };
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let (window, frames) = (&self.window, &self.frames);
+        let mut outcome =
+            stripe.solve_group(fresh, &self.parities, window, frames, &mut solver, &mut scratch);
+        self.scratch = scratch;
+        if let Outcome::SolvedGroup(count) = outcome {
+            let mut ids = [0; fec::SHARDS_MAX];
+            for (to, id) in ids.iter_mut().zip(stripe.lost_ids(&self.window)) {
+                *to = id;
+            }
+            for (at, &id) in ids.iter().enumerate().take(count) {
+                let body = fec::body_of(solver.shard(at));
+                if !body.is_some_and(|body| self.accept_solved(now, stripe, id, body)) {
+                    outcome = Outcome::Useless;
+                }
+            }
+        }
+        self.solver = Some(solver);
+        if outcome != Outcome::Waiting && !self.parities.is_empty() {
+            self.parities.release_group(stripe);
+        }
+        outcome
     }
 
     /// Solves a stripe if it can be solved, and takes the chunk that comes out.
@@ -426,13 +469,16 @@ impl VideoReceiver {
             if stripe.frame != at.frame {
                 continue;
             }
-            let original = stripe.group().find_map(|id| {
+            let original = stripe.ids().find_map(|id| {
                 let member = self.window.slot(id)?.anchor()?;
                 let same = member.frame == at.frame && member.slice == at.slice;
-                // Consecutive ids are consecutive chunks within a group.
-                same.then(|| id.checked_add(at.chunk.into())?.checked_sub(member.chunk.into()))?
+                // Consecutive ids are consecutive chunks within a slice.
+                let original =
+                    same.then(|| id.checked_add(at.chunk.into())?.checked_sub(member.chunk.into()))??;
+                let (first, last) = stripe.run_of(id)?;
+                (first..=last).contains(&original).then_some(original)
             });
-            let Some(original) = original.filter(|id| stripe.group().contains(id)) else { continue };
+            let Some(original) = original else { continue };
             if self.window.slot(original).is_some_and(window::Slot::is_missing) {
                 self.window.note_video(original, at, body, payload, true);
                 return;
@@ -442,11 +488,20 @@ impl VideoReceiver {
 
     /// Tries the waiting parities again after something has arrived.
     fn retry_parities(&mut self, now: Timestamp) {
+        let mut last_tried = None;
         for index in 0..self.parities.capacity() {
             let Some((stripe, payload)) = self.parities.waiting(index) else { continue };
             let stripe = *stripe;
             if stripe.frame < self.frames.floor() {
                 self.parities.release(index);
+                continue;
+            }
+            if stripe.code == Code::ReedSolomon {
+                // One parity stands for all of its group.
+                if !last_tried.is_some_and(|tried: Stripe| tried.is_of_group(&stripe)) {
+                    self.try_group(now, &stripe, None);
+                    last_tried = Some(stripe);
+                }
                 continue;
             }
             let mut scratch = core::mem::take(&mut self.scratch);

@@ -45,8 +45,14 @@ impl VideoReceiver {
         }
         let slice = self.frames.slice(id, number).copied().unwrap_or_default();
         let last = frame.is_last(number);
-        let show_at = self.show_at(frame);
         let deadline = self.deadline(frame);
+        let mut show_at = self.show_at(frame);
+        // What evens out jitter may shrink from one frame to the next; their order on the screen stays. A time
+        // beyond the deadline is from before the clock was set back.
+        if self.last_show_at <= deadline {
+            show_at = show_at.max(self.last_show_at);
+        }
+        self.last_show_at = show_at;
         if last {
             self.history.on_handed_out(frame);
             self.counters.frames += 1;

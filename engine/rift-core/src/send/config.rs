@@ -1,6 +1,7 @@
 //! What a sender is built with, and how large that makes its pools.
 
 use crate::Bitrate;
+use crate::fec::Code;
 use crate::message::{FecPacket, VideoChunk};
 use crate::wire::{DEFAULT_DATAGRAM_LEN, MAX_DATAGRAM_LEN, TRANSPORT_OVERHEAD};
 
@@ -37,6 +38,8 @@ pub struct SenderConfig {
     pub pacing: Bitrate,
     /// Parity packets per data packet, 0 to 1, until [`set_parity`](super::VideoSender::set_parity).
     pub parity: f32,
+    /// How parity is computed; Reed-Solomon only where the peer understands it.
+    pub code: Code,
     /// A frame that could not leave for this long is given up when a newer one comes, in microseconds.
     pub queue_us_max: u64,
     /// A frame is not sent again where it would arrive later than this after it was submitted, in
@@ -62,6 +65,7 @@ impl Default for SenderConfig {
             // A frame of 2^20 bytes, with headers and without its first burst, in less than 1.5 ms.
             pacing: Bitrate::from_mbps(6000),
             parity: 0.0,
+            code: Code::ReedSolomon,
             queue_us_max: 50_000,
             retransmit_us_max: 100_000,
             slices: true,

@@ -14,6 +14,7 @@ mod frame_store;
 mod history;
 mod pacer;
 mod retransmit;
+mod span;
 mod template;
 mod video_sender;
 

@@ -6,6 +6,7 @@
 //! zeros and a field that holds its default; everything else is as the generic encoder writes it. What
 //! is left to do for a packet is three copies and the counter.
 
+use crate::fec::Code;
 use crate::message::field::{Writer, bytes_field_len, varint_field_len, varint_len};
 use crate::message::{FecPacket, ShardLengths, VideoChunk};
 
@@ -75,20 +76,25 @@ impl Template {
         t
     }
 
-    /// For the parity packets of a group whose shards have regular lengths. The index and payload of
+    /// For the parity packets of a group; `each` and `last` are the lengths of its shards by exclusive or. The index and payload of
     /// `fields` do not matter.
     pub(super) fn parity(fields: &FecPacket<'_>, each: u32, last: u32, payload_len: usize) -> Self {
         let counter_len = index_len(fields.parity_count);
+        // By Reed-Solomon, shards have their lengths in them.
+        let is_xor = fields.code == Code::Xor.to_wire();
         let lengths = varint_len(each.into()) + varint_len(last.into());
+        let runs: usize = fields.runs.clone().map(varint_len).sum();
         let content = varint_field_len(1, fields.group_id.0)
             + varint_field_len(2, fields.first_packet_id.0)
             + varint_field_len(3, fields.shard_count.into())
             + SHORT_TAG_LEN
             + counter_len
             + bytes_field_len(5, payload_len)
-            + bytes_field_len(6, lengths)
+            + if is_xor { bytes_field_len(6, lengths) } else { 0 }
             + varint_field_len(100, fields.parity_count.into())
-            + varint_field_len(101, fields.frame_id.0);
+            + varint_field_len(101, fields.frame_id.0)
+            + varint_field_len(102, fields.code.into())
+            + if runs == 0 { 0 } else { bytes_field_len(103, runs) };
         let mut t = Self { counter_len, payload_len, ..Self::EMPTY };
         let mut w = Writer::new(&mut t.head);
         w.length_prefix(MESSAGE_MEDIA, bytes_field_len(MEDIA_FEC, content));
@@ -100,11 +106,18 @@ impl Template {
         w.length_prefix(5, payload_len);
         t.head_len = w.len();
         let mut w = Writer::new(&mut t.tail);
-        w.length_prefix(6, lengths);
-        w.varint(each.into());
-        w.varint(last.into());
+        if is_xor {
+            w.length_prefix(6, lengths);
+            w.varint(each.into());
+            w.varint(last.into());
+        }
         w.varint_field(100, fields.parity_count.into());
         w.varint_field(101, fields.frame_id.0);
+        w.varint_field(102, fields.code.into());
+        if runs > 0 {
+            w.length_prefix(103, runs);
+            fields.runs.clone().for_each(|n| w.varint(n));
+        }
         t.tail_len = w.len();
         t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
@@ -196,6 +209,8 @@ fn write_counter(out: &mut [u8], mut value: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fec::LENGTH_LEN;
+    use crate::message::field::PackedVarints;
     use crate::message::{Incoming, MediaBody, decode, proto};
     use crate::{FrameId, GroupId, PacketId};
     use proptest::prelude::*;
@@ -248,6 +263,7 @@ mod tests {
             let fields = FecPacket {
                 group_id: GroupId(group_id), first_packet_id: PacketId(first_packet_id), shard_count,
                 parity_index: 0, payload: &[], shard_lengths: NO_LENGTHS, parity_count, frame_id: FrameId(frame_id),
+                code: 0, runs: PackedVarints::empty(),
             };
             let template = Template::parity(&fields, each, last, payload.len());
             let mut out = vec![0; template.body_len()];
@@ -265,6 +281,18 @@ mod tests {
             prop_assert_eq!(fec.payload, &payload[..]);
             prop_assert_eq!(fec.shard_len(0), Some(each));
             prop_assert_eq!(fec.shard_len(shard_count - 1), Some(last));
+            let numbers = [1, 127, 2, 3, 1, 1];
+            let fields = FecPacket { code: 1, runs: PackedVarints::checked(&numbers).unwrap(), ..fields };
+            let template = Template::parity(&fields, each, last, payload.len());
+            let mut out = vec![0; template.body_len()];
+            prop_assert!(group_id >= 1 << 56 || first_packet_id >= 1 << 56 || frame_id >= 1 << 56
+                || template.body_len() + LENGTH_LEN <= payload.len() + FecPacket::OVERHEAD_MAX);
+            prop_assert_eq!(template.write(parity_index, &payload, &mut out), Some(out.len()));
+            let Ok(Incoming::Media(MediaBody::Fec(fec))) = decode(&out) else {
+                return Err(TestCaseError::fail("not parity"));
+            };
+            prop_assert_eq!((fec.code, fec.parity_index, fec.payload), (1, parity_index, &payload[..]));
+            prop_assert_eq!(fec.runs.map(|n| n as u8).collect::<Vec<_>>(), numbers);
         }
     }
 }

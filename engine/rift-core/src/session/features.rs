@@ -29,8 +29,10 @@ impl Features {
     pub const AUDIO_FORMAT: Self = Self(1 << 9);
     /// Mouse motion without a position.
     pub const RELATIVE_MOUSE: Self = Self(1 << 10);
+    /// Parity by Reed-Solomon, over groups of a whole frame.
+    pub const FEC_RS: Self = Self(1 << 11);
     /// All that this version understands.
-    pub const ALL: Self = Self((1 << 11) - 1);
+    pub const ALL: Self = Self((1 << 12) - 1);
 
     /// From the bits on the wire; unknown ones are forgotten.
     #[must_use]

@@ -185,6 +185,8 @@ fn hostile_body(rng: &mut fastrand::Rng) -> Vec<u8> {
                 shard_lengths: vec![small(a), small(c)],
                 parity_count: small(b),
                 frame_id: d,
+                code: small(c) % 3,
+                runs: vec![small(a) % 70, small(d) % 130],
             })),
         }),
         12 => Body::Media(proto::MediaMessage {

@@ -100,6 +100,8 @@ proptest! {
                         payload: &bytes[..*len],
                         shard_lengths: ShardLengths::Regular { each: *each, last: *last },
                         frame_id: FrameId(*frame),
+                        code: 0,
+                        runs: PackedVarints::empty(),
                     };
                     receiver.on_packet(time, PacketId(*id));
                     let _ = receiver.handle_fec(time, PacketId(*id), &fec);
@@ -195,6 +197,8 @@ fn each_fault_has_its_reason() {
         shard_lengths: ShardLengths::Regular { each: 80, last: 80 },
         parity_count: 1,
         frame_id: FrameId(5),
+        code: 0,
+        runs: PackedVarints::empty(),
     };
     let cases = [
         (FecPacket { parity_count: 0, ..fec.clone() }, DropReason::Unexpected),

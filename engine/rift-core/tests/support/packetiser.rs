@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use rift_core::message::{self, FecPacket, Incoming, MediaBody, ShardLengths, VideoChunk};
+use rift_core::message::{self, FecPacket, Incoming, MediaBody, PackedVarints, ShardLengths, VideoChunk};
 use rift_core::receive::VideoReceiver;
 use rift_core::{DropReason, FrameId, GroupId, PacketId, Timestamp};
 
@@ -119,6 +119,8 @@ impl Packetiser {
                 shard_lengths,
                 parity_count: parities as u32,
                 frame_id: FrameId(frame),
+                code: 0,
+                runs: PackedVarints::empty(),
             };
             let mut body = vec![0; fec.encoded_len()];
             fec.encode(&mut body).unwrap();

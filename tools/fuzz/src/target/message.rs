@@ -172,6 +172,19 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             shard_lengths: vec![10, 10, 7],
             parity_count: 1,
             frame_id: 4,
+            ..Default::default()
+        })),
+        media(Media::Fec(proto::FecPacket {
+            group_id: 1,
+            first_packet_id: 2,
+            shard_count: 6,
+            parity_index: 1,
+            payload: vec![6; 10],
+            parity_count: 2,
+            frame_id: 4,
+            code: 1,
+            runs: vec![2, 1, 3, 9],
+            ..Default::default()
         })),
         media(Media::Audio(proto::AudioPacket { timestamp_us: 5, payload: vec![1; 9] })),
         media(Media::File(proto::FileChunk { file_id: 1, chunk_index: 2, payload: vec![1] })),

@@ -120,6 +120,7 @@ pub(super) fn messages() -> Vec<Vec<u8>> {
                 shard_lengths,
                 parity_count: 1,
                 frame_id,
+                ..Default::default()
             })));
         }
     }

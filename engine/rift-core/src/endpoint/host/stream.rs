@@ -9,6 +9,7 @@ use super::rate::RateControl;
 use super::sound::SoundQueue;
 use super::{HostConfig, HostEvent, StreamOffer};
 use crate::endpoint::TrafficClass;
+use crate::fec::Code;
 use crate::feedback::{DATAGRAM_OVERHEAD, PacketKind, PacketOutcome, SentHistory, SentPacket};
 use crate::input::InputReceiver;
 use crate::message::Incoming;
@@ -74,14 +75,8 @@ impl Served {
 
 impl Streaming {
     pub(super) fn new(config: &HostConfig, hello: &Hello, features: Features, link: &Link) -> Self {
-        let has_parity = features.contains(Features::FEC_REGULAR);
-        let parity = if has_parity { config.sender.parity } else { 0.0 };
-        let sender = SenderConfig {
-            datagram_len: link.datagram_len(),
-            slices: features.contains(Features::SLICES),
-            parity,
-            ..config.sender.clone()
-        };
+        let sender = sender_config(&config.sender, features, link.datagram_len());
+        let parity = sender.parity;
         let fps = fps_of(&config.stream, hello);
         Self {
             features,
@@ -348,7 +343,37 @@ impl Streaming {
 /// Everybody who learns from what became of packets is told here.
 fn on_outcome(_outcome: &PacketOutcome) {}
 
+/// What the sender may use of `config` with a peer that agreed on `features`.
+fn sender_config(config: &SenderConfig, features: Features, datagram_len: usize) -> SenderConfig {
+    SenderConfig {
+        datagram_len,
+        slices: features.contains(Features::SLICES),
+        parity: if features.contains(Features::FEC_REGULAR) { config.parity } else { 0.0 },
+        code: if features.contains(Features::FEC_RS) { config.code } else { Code::Xor },
+        ..config.clone()
+    }
+}
+
 /// The lower one of what is offered and what is wanted.
 pub(super) fn fps_of(offer: &StreamOffer, hello: &Hello) -> u32 {
     if hello.max_fps == 0 { offer.fps } else { offer.fps.min(hello.max_fps) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves R-FEC-7.
+    #[test]
+    fn parity_is_of_the_kind_that_the_peer_understands() {
+        let config = SenderConfig { parity: 0.2, ..SenderConfig::default() };
+        let of = |features| sender_config(&config, features, 1200);
+        let all = of(Features::ALL);
+        assert_eq!((all.code, all.parity, all.slices), (Code::ReedSolomon, 0.2, true));
+        let without_rs = of(Features::ALL.without(Features::FEC_RS));
+        assert_eq!((without_rs.code, without_rs.parity), (Code::Xor, 0.2));
+        assert_eq!(of(Features::ALL.without(Features::FEC_REGULAR)).parity, 0.0);
+        let published = of(Features::NONE);
+        assert_eq!((published.code, published.parity, published.slices), (Code::Xor, 0.0, false));
+    }
 }

@@ -1,26 +1,37 @@
 //! Handing out what leaves for the first time, and its parity.
 
 use super::super::frame_store::ChunkRef;
+use super::super::span::RunNumbers;
 use super::super::template::{NO_LENGTHS, Template};
 use super::super::{Batch, BatchKind};
 use super::{Active, PPM, PendingParity, VideoSender};
-use crate::message::FecPacket;
+use crate::fec::{Code, Runs};
+use crate::message::{FecPacket, PackedVarints};
 use crate::{PacketId, Timestamp};
 
 impl VideoSender {
     pub(super) fn begin_parity(&mut self) -> Option<Active> {
         let pending = self.pending_parity.take()?;
+        let mut numbers = RunNumbers::default();
+        let len = pending.runs.encode(&mut numbers);
         let fields = FecPacket {
             group_id: pending.group_id,
-            first_packet_id: pending.first_packet_id,
-            shard_count: pending.shard_count as u32,
+            first_packet_id: PacketId(pending.runs.first()),
+            shard_count: pending.runs.shards().into(),
             parity_index: 0,
             payload: &[],
             shard_lengths: NO_LENGTHS,
             parity_count: pending.parity_count as u32,
             frame_id: pending.frame_id,
+            code: self.code.to_wire(),
+            // One byte each, so they are their own encoding.
+            runs: PackedVarints::checked(&numbers[..len]).unwrap_or_else(|_| PackedVarints::empty()),
         };
-        self.template = Template::parity(&fields, pending.each as u32, pending.last as u32, pending.each);
+        let payload_len = match self.code {
+            Code::Xor => pending.each,
+            Code::ReedSolomon => self.span.parity(0).len(),
+        };
+        self.template = Template::parity(&fields, pending.each as u32, pending.last as u32, payload_len);
         let body_len = self.template.body_len();
         let kind = BatchKind::Parity;
         let (count, frame_id) = (pending.parity_count, pending.frame_id);
@@ -34,6 +45,14 @@ impl VideoSender {
         }
         let (slot, slice) = self.store.find(at)?;
         let count = chunks.len();
+        if self.code == Code::ReedSolomon && !self.span.has_room(slot.frame_id, count, slice.parity_ppm) {
+            let parity_ppm = slice.parity_ppm;
+            self.close_span(parity_ppm);
+            if let Some(parity) = self.begin_parity() {
+                return Some(parity);
+            }
+        }
+        let (slot, slice) = self.store.find(at)?;
         let last = chunks.end - 1;
         self.template = slot.template(slice, chunks.start);
         self.last_template = slot.template(slice, last);
@@ -47,19 +66,21 @@ impl VideoSender {
         let frame_id = slot.frame_id;
         let encoded_bytes = (slice.payload(last).end - slice.payload(chunks.start).start) as u64;
         let parity_count = (u64::from(slice.parity_ppm) * count as u64).div_ceil(PPM.into()) as usize;
-        let (group_count, last_slice) = (slice.group_count, slice.last_slice);
+        let (group_count, last_slice, parity_ppm) = (slice.group_count, slice.last_slice, slice.parity_ppm);
         self.pacer.admit(frame_id, encoded_bytes);
         self.retransmissions.on_sent(encoded_bytes);
         let parity_count = self.parity.begin(parity_count, batch.body_len);
         self.next_group += 1;
-        if self.next_group == group_count {
+        let ends_slice = self.next_group == group_count;
+        let ends_frame = ends_slice && last_slice;
+        if ends_slice {
             self.next_group = 0;
             self.queue.pop_front();
-            if last_slice {
-                self.last_whole = Some(frame_id);
-            }
         }
-        Some(Active { first: at, parity_count, ..Active::new(batch) })
+        if ends_frame {
+            self.last_whole = Some(frame_id);
+        }
+        Some(Active { first: at, parity_count, parity_ppm, ends_frame, ..Active::new(batch) })
     }
 
     /// The first chunk and the chunks of the group that leaves next.
@@ -90,7 +111,14 @@ impl VideoSender {
         let last = active.written + 1 == active.batch.count;
         let template = if last { &self.last_template } else { &self.template };
         let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
-        self.parity.accumulate(active.written, &out[..len]);
+        match self.code {
+            Code::Xor => self.parity.accumulate(active.written, &out[..len]),
+            Code::ReedSolomon if active.parity_ppm > 0 => {
+                let fits = self.span.push(packet_id, slot.frame_id, chunk, &out[..len]);
+                self.counters.parity_abandoned += u64::from(!fits);
+            }
+            Code::ReedSolomon => {}
+        }
         self.history.record(packet_id, chunk);
         if let Some(active) = &mut self.active {
             if active.written == 0 {
@@ -103,6 +131,12 @@ impl VideoSender {
 
     pub(super) fn finish_data(&mut self) {
         let Some(active) = self.active else { return };
+        if self.code == Code::ReedSolomon {
+            if active.ends_frame {
+                self.close_span(active.parity_ppm);
+            }
+            return;
+        }
         if active.parity_count == 0 {
             return;
         }
@@ -114,11 +148,33 @@ impl VideoSender {
         self.pending_parity = Some(PendingParity {
             frame_id: slot.frame_id,
             group_id: self.next_group_id,
-            first_packet_id: active.first_packet_id,
-            shard_count: active.batch.count,
+            runs: Runs::consecutive(active.first_packet_id.0, active.batch.count),
             parity_count: active.parity_count,
             each: active.batch.body_len,
             last: active.batch.last_body_len,
+        });
+        self.next_group_id = self.next_group_id.next();
+    }
+
+    /// Closes the open Reed-Solomon group; its parity leaves next.
+    fn close_span(&mut self, parity_ppm: u32) {
+        let Some((frame_id, first)) = self.span.open() else { return };
+        if self.store.find(first).is_none() {
+            self.span.clear();
+            return;
+        }
+        let parities = (u64::from(parity_ppm) * self.span.len() as u64).div_ceil(PPM.into()) as usize;
+        let (runs, parity_count) = self.span.close(parities);
+        if parity_count == 0 {
+            return;
+        }
+        self.pending_parity = Some(PendingParity {
+            frame_id,
+            group_id: self.next_group_id,
+            runs,
+            parity_count,
+            each: 0,
+            last: 0,
         });
         self.next_group_id = self.next_group_id.next();
     }

@@ -10,9 +10,10 @@ use super::frame_store::{ChunkRef, FrameStore};
 use super::history::PacketHistory;
 use super::pacer::Pacer;
 use super::retransmit::{Refused, RetransmitQueue};
+use super::span::Span;
 use super::template::Template;
 use super::{Batch, BatchKind, FramesDropped, SenderConfig, SenderCounters, SliceMeta};
-use crate::fec::{Code, Parity};
+use crate::fec::{Code, Parity, Runs};
 use crate::wire::TRANSPORT_OVERHEAD;
 use crate::{Bitrate, DropReason, FrameId, GroupId, PacketId, Timestamp};
 use recovery::NackRefusal;
@@ -39,7 +40,11 @@ pub struct VideoSender {
     history: PacketHistory,
     pacer: Pacer,
     retransmissions: RetransmitQueue,
+    code: Code,
+    /// By exclusive or: of the batch that is leaving.
     parity: Parity,
+    /// By Reed-Solomon: of the frame that is leaving.
+    span: Span,
     parity_ppm: u32,
     rtt_us: u64,
 
@@ -92,7 +97,12 @@ struct Active {
     /// The first chunk of a data batch.
     first: ChunkRef,
     first_packet_id: PacketId,
+    /// By exclusive or: of the batch.
     parity_count: usize,
+    /// Parity packets per million data packets.
+    parity_ppm: u32,
+    /// No data packet of the frame follows.
+    ends_frame: bool,
     /// Packet ids were consecutive so far.
     consecutive: bool,
 }
@@ -101,9 +111,9 @@ struct Active {
 struct PendingParity {
     frame_id: FrameId,
     group_id: GroupId,
-    first_packet_id: PacketId,
-    shard_count: usize,
+    runs: Runs,
     parity_count: usize,
+    /// By exclusive or: bytes of every body but the last, and of that.
     each: usize,
     last: usize,
 }
@@ -124,7 +134,12 @@ impl VideoSender {
             history: PacketHistory::new(pools.history_packets),
             pacer: Pacer::new(config.pacing, config.burst_bytes_max),
             retransmissions: RetransmitQueue::new(pools.retransmissions, config.burst_bytes_max.into()),
-            parity: Parity::new(Code::Xor, pools.group, pools.parity_bytes),
+            code: config.code,
+            parity: Parity::new(if config.code == Code::Xor { pools.group } else { 0 }, pools.parity_bytes),
+            span: Span::new(
+                if config.code == Code::ReedSolomon { pools.group } else { 0 },
+                pools.parity_bytes,
+            ),
             parity_ppm: 0,
             rtt_us: 0,
             queue: VecDeque::with_capacity(pools.queued_slices),
@@ -215,7 +230,10 @@ impl VideoSender {
         let len = match active.batch.kind {
             BatchKind::Data => self.write_data(packet_id, &active, out),
             BatchKind::Parity => {
-                let payload = self.parity.payload(active.written);
+                let payload = match self.code {
+                    Code::Xor => self.parity.payload(active.written),
+                    Code::ReedSolomon => self.span.parity(active.written),
+                };
                 self.template.write(active.written as u32, payload, out)
             }
             BatchKind::Retransmission => self.write_retransmission(packet_id, out),
@@ -312,6 +330,8 @@ impl Active {
             first: ChunkRef { slot: 0, slice: 0, serial: 0, chunk: 0 },
             first_packet_id: PacketId(0),
             parity_count: 0,
+            parity_ppm: 0,
+            ends_frame: false,
             consecutive: true,
         }
     }
