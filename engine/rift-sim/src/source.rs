@@ -91,6 +91,7 @@ pub struct Source {
     rate: Bitrate,
     fps: u32,
     skip: u32,
+    held: bool,
     keyframe: Option<KeyframeCause>,
     references: VecDeque<FrameId>,
     truths: VecDeque<FrameTruth>,
@@ -113,6 +114,7 @@ impl Source {
             rate: config.rate,
             fps: config.fps,
             skip: 0,
+            held: false,
             keyframe: Some(KeyframeCause::First),
             references: VecDeque::with_capacity(REFERENCES_MAX),
             truths: VecDeque::with_capacity(TRUTHS_MAX),
@@ -123,10 +125,14 @@ impl Source {
     pub fn restart(&mut self) {
         self.keyframe = Some(KeyframeCause::First);
         self.skip = 0;
+        self.held = false;
     }
 
     /// Encodes a frame captured at `now`, unless it is to be skipped.
     pub fn capture(&mut self, now: Timestamp) -> Option<FrameTruth> {
+        if self.held {
+            return None;
+        }
         if self.skip > 0 {
             self.skip -= 1;
             return None;
@@ -205,6 +211,11 @@ impl Source {
     /// Leaves out the next `frames` captures.
     pub fn on_skip_frames(&mut self, frames: u32) {
         self.skip = self.skip.max(frames.min(8));
+    }
+
+    /// Encodes nothing until told otherwise.
+    pub fn on_held(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// The target rate.

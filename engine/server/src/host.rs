@@ -23,9 +23,9 @@ use wavry_runtime::{cores, kernel};
 
 use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
-use crate::network::{NetworkLinks, NetworkThread};
+use crate::network::{NetworkLinks, NetworkThread, Tracing};
 use crate::notice::HostNotice;
-use crate::trace::TraceFile;
+use crate::trace::{RateTraceFile, TraceFile};
 use crate::video::{VideoConfig, VideoLinks, VideoThread, open_source};
 
 /// Places in each ring between threads. They carry tens of messages a second.
@@ -103,7 +103,7 @@ fn host_config(
         .collect();
     Ok(HostConfig {
         link: LinkConfig { datagram_len: usize::from(config.datagram_bytes), ..LinkConfig::default() },
-        controller: if config.fixed_bitrate { ControllerKind::Fixed } else { ControllerKind::DeltaV1 },
+        controller: if config.fixed_bitrate { ControllerKind::Fixed } else { config.controller.into() },
         allowed: allowed.peers().iter().map(|peer| peer.id).collect(),
         ..HostConfig::new(
             identity,
@@ -140,7 +140,7 @@ fn start_threads(
     let network = {
         let uring = UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) };
         let core = config.network_core;
-        let tracing = config.trace.is_some();
+        let tracing = Tracing { frames: config.trace.is_some(), decisions: config.rate_trace.is_some() };
         let shutdown = shutdown.clone();
         let main_thread = std::thread::current();
         std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || -> anyhow::Result<()> {
@@ -214,6 +214,7 @@ fn supervise(
     video: &JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let mut trace = config.trace.as_deref().map(TraceFile::create).transpose()?;
+    let mut rate_trace = config.rate_trace.as_deref().map(RateTraceFile::create).transpose()?;
     let end = config.duration.map(|duration| Instant::now() + duration);
     'running: loop {
         while let Some(notice) = notices.pop() {
@@ -244,6 +245,14 @@ fn supervise(
                     dropped = s.dropped_datagrams,
                     "streaming"
                 ),
+                HostNotice::Decision(decision) => {
+                    if let Some(file) = &mut rate_trace
+                        && let Err(error) = file.write(&decision)
+                    {
+                        tracing::warn!(%error, "the rate trace could not be written and ends here");
+                        rate_trace = None;
+                    }
+                }
                 HostNotice::Frame(frame) => {
                     if let Some(file) = &mut trace
                         && let Err(error) = file.write(&frame)
@@ -262,6 +271,9 @@ fn supervise(
     }
     if let Some(file) = trace {
         file.finish().context("the trace could not be written to its end")?;
+    }
+    if let Some(file) = rate_trace {
+        file.finish().context("the rate trace could not be written to its end")?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
+use rift_core::delta2::DecisionTrace;
 
 /// Times of one frame on the host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +57,50 @@ impl TraceFile {
             f.encoded_us,
             f.first_sealed_us,
             f.last_sealed_us
+        )
+    }
+
+    /// Brings everything to the file.
+    pub(crate) fn finish(mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Names of the columns.
+const RATE_HEADER: &str = "at_us,state,reason,rate_kbps,video_kbps,capacity_kbps,queue_us,noise_us,rtt_us,loss_ppm,\
+                           parity,fps,held";
+
+/// The file of the controller's decisions. Owned by the main thread: writing may block.
+pub(crate) struct RateTraceFile(BufWriter<File>);
+
+impl RateTraceFile {
+    /// Creates or empties the file.
+    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot write the rate trace {}", path.display()))?;
+        let mut out = BufWriter::new(file);
+        writeln!(out, "{RATE_HEADER}")?;
+        Ok(Self(out))
+    }
+
+    /// Adds a line.
+    pub(crate) fn write(&mut self, d: &DecisionTrace) -> std::io::Result<()> {
+        writeln!(
+            self.0,
+            "{},{:?},{:?},{},{},{},{},{},{},{},{:.3},{},{}",
+            d.at.as_micros(),
+            d.state,
+            d.reason,
+            d.rate.as_kbps(),
+            d.video.as_kbps(),
+            d.capacity.as_kbps(),
+            d.queue_us,
+            d.noise_us,
+            d.rtt_us,
+            d.loss_ppm,
+            d.parity,
+            d.fps,
+            u8::from(d.held)
         )
     }
 

@@ -46,6 +46,8 @@ pub(crate) enum VideoCommand {
     Rate { bitrate_bps: u64, fps: u32 },
     /// Leave out this many frames.
     Skip(u32),
+    /// Encode nothing until told otherwise.
+    Hold(bool),
     /// Capture this monitor.
     SelectMonitor(u32),
 }
@@ -94,6 +96,7 @@ struct Wishes {
     keyframe: bool,
     reference_at_most: Option<FrameId>,
     skip: u32,
+    held: bool,
 }
 
 /// Opens the source that was chosen.
@@ -133,6 +136,11 @@ impl VideoThread {
                 std::thread::park_timeout(Duration::from_secs(1));
                 continue;
             }
+            if self.wishes.held {
+                // What changes meanwhile is in the first frame after it. The command that ends it unparks.
+                std::thread::park_timeout(COMMAND_INTERVAL);
+                continue;
+            }
             if let Err(fault) = self.capture_and_encode() {
                 self.recover(fault)?;
             }
@@ -164,6 +172,7 @@ impl VideoThread {
                 }
                 VideoCommand::Rate { bitrate_bps, fps } => self.set_rate(bitrate_bps, fps),
                 VideoCommand::Skip(frames) => self.wishes.skip = frames,
+                VideoCommand::Hold(held) => self.wishes.held = held,
                 VideoCommand::SelectMonitor(id) => {
                     if let Err(error) = self.source.select_monitor(id) {
                         tracing::warn!(%error, "the client chose a monitor that is not there");
