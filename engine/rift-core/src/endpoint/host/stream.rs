@@ -342,8 +342,11 @@ impl Streaming {
                 return Ok(());
             }
             Control::FrameAck(ack) => {
-                self.sender.on_frame_acked(FrameId(ack.frame_id));
-                return Ok(());
+                let frame = FrameId(ack.frame_id);
+                if !self.sender.on_frame_acked(frame) {
+                    return Err(DropReason::Unexpected);
+                }
+                HostEvent::FrameAcknowledged(frame)
             }
             Control::KeyframeRequest(request) => {
                 let newest = FrameId(request.newest_frame_id);
