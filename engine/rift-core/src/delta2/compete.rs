@@ -4,7 +4,7 @@ use super::Reason;
 use crate::Timestamp;
 
 /// Beyond what should have drained, in microseconds of queue: measurement and delay of the loop.
-const SLACK_US: f64 = 40_000.0;
+const SLACK_US: f64 = 20_000.0;
 /// A queue under the limit for this long: the rival is gone, and did not merely back off for a moment.
 const ALONE_US: u64 = 150_000;
 /// A queue in which the pauses between the own frames stay open by so much is not made of them.
@@ -17,7 +17,7 @@ const MINE_MAX: u32 = 12;
 /// What the whole path carried is remembered with this half life, in microseconds.
 const WHOLE_HALF_LIFE_US: f64 = 60e6;
 /// While queued beside a rival, the own trains only see a part of the path.
-const CALM_US: f64 = 3_000.0;
+const CALM_US: f64 = 1_500.0;
 
 /// A queue that does not shrink although the stream stays below what its trains say the path carries is
 /// somebody else's.
