@@ -205,8 +205,8 @@ impl Socket {
                 Err(error) => match error.raw_os_error() {
                     // EAGAIN: its batch is over and more is left. The others: no memory or queue at the moment.
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::EINTR) => {}
-                    // The device is down for now; what was queued is lost or leaves later.
-                    Some(libc::ENETDOWN) => break,
+                    // The device is down, or gone; what was queued is lost or leaves later.
+                    Some(libc::ENETDOWN | libc::ENXIO) => break,
                     _ => return Err(error),
                 },
             }

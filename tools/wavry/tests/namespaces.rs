@@ -140,18 +140,23 @@ fn without_privileges_the_host_says_which() {
     host.ip("link add h0 type veth peer name h1").unwrap();
     host.ip("link set h0 up").unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_wavry")).with_file_name("wavry-server");
-    let run = |transport: &str| {
-        // Root in name, without a single capability.
+    let run = |transport: &str, capabilities: &str| {
+        // Root in name, with no capability but these.
         let mut command = host.command("setpriv");
-        command.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(&program);
+        command
+            .args([format!("--bounding-set=-all{capabilities}"), format!("--inh-caps=-all{capabilities}")]);
+        command.arg(&program);
         command.args(["--listen", "0.0.0.0:0", "--source", "test:320x192", "--duration", "0.2"]);
         command.args(["--transport", transport, "--interface", "h0", "--config-dir"]).arg(&place.0);
         let output = command.env("WAVRY_LOG", "info").output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (started, log) = run("af-xdp");
+    let (started, log) = run("af-xdp", "");
     assert!(!started && log.contains("CAP_BPF and CAP_NET_ADMIN are needed"), "{log}");
     // Where it is only preferred the host starts without, and says why.
-    let (started, log) = run("auto");
+    let (started, log) = run("auto", "");
     assert!(started && log.contains("transport: io_uring; AF_XDP cannot be used"), "{log}");
+    // With the capabilities that the message names it has all that it needs.
+    let (started, log) = run("af-xdp", ",+net_admin,+bpf,+net_raw");
+    assert!(started && log.contains("transport: AF_XDP on h0"), "{log}");
 }
