@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bitrate;
+pub mod delta2;
 mod drop_reason;
 pub mod endpoint;
 pub mod fec;

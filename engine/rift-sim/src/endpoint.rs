@@ -110,6 +110,8 @@ pub enum HostNotice {
     },
     /// So many captured frames should not be encoded.
     SkipFrames(u32),
+    /// Nothing should be encoded until this comes with `false`.
+    EncoderHeld(bool),
 }
 
 /// A slice that is whole.

@@ -175,6 +175,7 @@ impl Host for HostEndpoint {
                 }
                 HostEvent::RateChanged { bitrate, fps, .. } => HostNotice::RateChanged { bitrate, fps },
                 HostEvent::SkipFrames(frames) => HostNotice::SkipFrames(frames),
+                HostEvent::EncoderHeld(held) => HostNotice::EncoderHeld(held),
                 _ => continue,
             });
         }

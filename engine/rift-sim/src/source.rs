@@ -109,6 +109,7 @@ pub struct Source {
     skip: u32,
     /// The picture changes altogether at this moment.
     scene_at: Timestamp,
+    held: bool,
     keyframe: Option<KeyframeCause>,
     references: VecDeque<FrameId>,
     truths: VecDeque<FrameTruth>,
@@ -138,6 +139,7 @@ impl Source {
             fps: config.fps,
             skip: 0,
             scene_at: Timestamp::ZERO,
+            held: false,
             keyframe: Some(KeyframeCause::First),
             references: VecDeque::with_capacity(REFERENCES_MAX),
             truths: VecDeque::with_capacity(TRUTHS_MAX),
@@ -148,10 +150,14 @@ impl Source {
     pub fn restart(&mut self) {
         self.keyframe = Some(KeyframeCause::First);
         self.skip = 0;
+        self.held = false;
     }
 
     /// Encodes a frame captured at `now`, unless it is to be skipped.
     pub fn capture(&mut self, now: Timestamp) -> Option<FrameTruth> {
+        if self.held {
+            return None;
+        }
         if self.skip > 0 {
             self.skip -= 1;
             return None;
@@ -247,6 +253,11 @@ impl Source {
     #[must_use]
     pub fn config(&self) -> &SourceConfig {
         &self.config
+    }
+
+    /// Encodes nothing until told otherwise.
+    pub fn on_held(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// The target rate.

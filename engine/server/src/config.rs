@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use rift_core::endpoint::ControllerKind;
 use wavry_codec::EncoderChoice;
 use wavry_platform::Geometry;
 use wavry_xdp::choice::TransportChoice;
@@ -37,7 +38,11 @@ pub struct Config {
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub max_bitrate_mbps: u32,
 
-    /// Keep the bitrate where it began, for measuring.
+    /// What decides on bitrate, frame rate and pacing.
+    #[arg(long, value_enum, default_value = "delta2")]
+    pub controller: ControllerOption,
+
+    /// Keep the bitrate where it began, for measuring: the same as `--controller fixed`.
     #[arg(long)]
     pub fixed_bitrate: bool,
 
@@ -104,6 +109,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 
+    /// Write one line per decision of the controller to this file (CSV): state, reason, capacity, delay, rate.
+    #[arg(long, value_name = "FILE")]
+    pub rate_trace: Option<PathBuf>,
+
     /// Stop after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub duration: Option<Duration>,
@@ -161,6 +170,27 @@ impl Config {
                 (cores as u32).saturating_sub(1).clamp(1, 4)
             }
             n => n,
+        }
+    }
+}
+
+/// Controllers that can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ControllerOption {
+    /// DELTA 2: measures the path.
+    Delta2,
+    /// DELTA 1.1 as published.
+    DeltaV1,
+    /// The bitrate to begin with, for ever.
+    Fixed,
+}
+
+impl From<ControllerOption> for ControllerKind {
+    fn from(option: ControllerOption) -> Self {
+        match option {
+            ControllerOption::Delta2 => Self::Delta2,
+            ControllerOption::DeltaV1 => Self::DeltaV1,
+            ControllerOption::Fixed => Self::Fixed,
         }
     }
 }

@@ -26,7 +26,7 @@ use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
-use crate::network::{NetworkLinks, NetworkThread};
+use crate::network::{NetworkLinks, NetworkThread, Tracing};
 use crate::notice::HostNotice;
 use crate::terminal::say;
 use crate::trace::TraceFile;
@@ -108,7 +108,7 @@ fn host_config(
         .collect();
     Ok(HostConfig {
         link: LinkConfig { datagram_len: usize::from(config.datagram_bytes), ..LinkConfig::default() },
-        controller: if config.fixed_bitrate { ControllerKind::Fixed } else { ControllerKind::DeltaV1 },
+        controller: if config.fixed_bitrate { ControllerKind::Fixed } else { config.controller.into() },
         allowed: allowed.peers().iter().map(|peer| peer.id).collect(),
         ..HostConfig::new(
             identity,
@@ -166,7 +166,7 @@ fn start_threads(
         let core = config.network_core;
         // A thread that sleeps between packets must run the moment one comes; one that spins would starve others.
         let realtime = !config.busy_poll;
-        let tracing = config.trace.is_some();
+        let tracing = Tracing { frames: config.trace.is_some(), decisions: config.rate_trace.is_some() };
         let shutdown = shutdown.clone();
         let main_thread = std::thread::current();
         std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || -> anyhow::Result<()> {
@@ -247,6 +247,7 @@ fn supervise(
     video: &JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let mut trace = config.trace.as_deref().map(TraceFile::create).transpose()?;
+    let mut rate_trace = config.rate_trace.as_deref().map(TraceFile::create).transpose()?;
     let end = config.duration.map(|duration| Instant::now() + duration);
     'running: loop {
         while let Some(notice) = notices.pop() {
@@ -278,6 +279,11 @@ fn supervise(
                     dropped = s.dropped_datagrams,
                     "streaming"
                 ),
+                HostNotice::Decision(decision) => {
+                    if let Some(file) = &mut rate_trace {
+                        file.write(&decision);
+                    }
+                }
                 HostNotice::Frame(frame) => {
                     if let Some(file) = &mut trace {
                         file.write(&frame);
@@ -292,6 +298,9 @@ fn supervise(
         std::thread::park_timeout(TICK);
     }
     if let Some(file) = trace {
+        file.finish()?;
+    }
+    if let Some(file) = rate_trace {
         file.finish()?;
     }
     Ok(())

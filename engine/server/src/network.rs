@@ -40,13 +40,22 @@ pub(crate) struct NetworkLinks {
     pub(crate) shutdown: Shutdown,
 }
 
+/// What is written down.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tracing {
+    /// The times of each frame.
+    pub(crate) frames: bool,
+    /// What the controller decides.
+    pub(crate) decisions: bool,
+}
+
 /// The thread's state.
 pub(crate) struct NetworkThread<T> {
     transport: T,
     endpoint: HostEndpoint,
     injector: Option<Box<dyn InputInjector>>,
     links: NetworkLinks,
-    tracing: bool,
+    tracing: Tracing,
     frame: FrameTrace,
     statistics: Statistics,
     statistics_due: Timestamp,
@@ -61,7 +70,7 @@ impl<T: Transport> NetworkThread<T> {
         endpoint: HostEndpoint,
         injector: Option<Box<dyn InputInjector>>,
         links: NetworkLinks,
-        tracing: bool,
+        tracing: Tracing,
     ) -> Self {
         Self {
             transport,
@@ -97,6 +106,7 @@ impl<T: Transport> NetworkThread<T> {
             self.take_video_notices(now);
             self.transmit(now);
             self.report(now);
+            self.tell_decisions();
             let deadline = self.endpoint.poll_timeout().min(self.statistics_due);
             self.transport.turn(to_ns(deadline))?;
         }
@@ -169,6 +179,7 @@ impl<T: Transport> NetworkThread<T> {
                     self.command(VideoCommand::Rate { bitrate_bps: bitrate.as_bps(), fps });
                 }
                 HostEvent::SkipFrames(frames) => self.command(VideoCommand::Skip(frames)),
+                HostEvent::EncoderHeld(held) => self.command(VideoCommand::Hold(held)),
                 HostEvent::MonitorSelected(id) => self.command(VideoCommand::SelectMonitor(id)),
                 HostEvent::Paired { id, name } => self.notify(HostNotice::Paired { peer: id, name }),
                 HostEvent::PairingFailed { attempts_left } => {
@@ -189,7 +200,7 @@ impl<T: Transport> NetworkThread<T> {
             if submitted.is_err() {
                 self.statistics.slices_lost += 1;
             }
-            if self.tracing {
+            if self.tracing.frames {
                 self.trace_slice(&slice.meta, slice.times, slice.data.len());
             }
             if slice.meta.last_slice {
@@ -197,7 +208,7 @@ impl<T: Transport> NetworkThread<T> {
             }
             let last = slice.meta.last_slice;
             drop(slice);
-            if self.tracing {
+            if self.tracing.frames {
                 // Sealed here and not with the rest, so that the time is this slice's own.
                 self.transmit(now);
                 self.trace_sealed(last);
@@ -262,6 +273,15 @@ impl<T: Transport> NetworkThread<T> {
         let seen = self.statistics;
         self.notify(HostNotice::Statistics(Box::new(seen)));
         self.statistics = Statistics { bitrate_bps: seen.bitrate_bps, ..Statistics::default() };
+    }
+
+    fn tell_decisions(&mut self) {
+        if !self.tracing.decisions {
+            return;
+        }
+        while let Some(decision) = self.endpoint.poll_decision() {
+            self.notify(HostNotice::Decision(decision));
+        }
     }
 
     fn inject(&mut self, event: &InputEvent) {

@@ -57,6 +57,8 @@ pub(crate) enum HostNotice {
     Statistics(Box<Statistics>),
     /// Times of one frame, only while tracing.
     Frame(crate::trace::FrameTrace),
+    /// What the controller decided and why, only while that is traced.
+    Decision(rift_core::delta2::DecisionTrace),
     /// The thread is over.
     Stopped,
 }

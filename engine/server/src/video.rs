@@ -48,6 +48,8 @@ pub(crate) enum VideoCommand {
     Rate { bitrate_bps: u64, fps: u32 },
     /// Leave out this many frames.
     Skip(u32),
+    /// Encode nothing until told otherwise.
+    Hold(bool),
     /// Capture this monitor.
     SelectMonitor(u32),
 }
@@ -98,6 +100,7 @@ struct Wishes {
     keyframe: bool,
     reference_at_most: Option<FrameId>,
     skip: u32,
+    held: bool,
 }
 
 /// Opens the source that was chosen.
@@ -138,6 +141,11 @@ impl VideoThread {
                 std::thread::park_timeout(Duration::from_secs(1));
                 continue;
             }
+            if self.wishes.held {
+                // What changes meanwhile is in the first frame after it. The command that ends it unparks.
+                std::thread::park_timeout(COMMAND_INTERVAL);
+                continue;
+            }
             if let Err(fault) = self.capture_and_encode() {
                 self.recover(fault)?;
             }
@@ -174,6 +182,7 @@ impl VideoThread {
                 }
                 VideoCommand::Rate { bitrate_bps, fps } => self.set_rate(bitrate_bps, fps),
                 VideoCommand::Skip(frames) => self.wishes.skip = frames,
+                VideoCommand::Hold(held) => self.wishes.held = held,
                 VideoCommand::SelectMonitor(id) => {
                     if let Err(error) = self.source.select_monitor(id) {
                         tracing::warn!(%error, "the client chose a monitor that is not there");

@@ -37,6 +37,11 @@ impl Pacer {
         }
     }
 
+    /// Sets how many encoded bytes leave without a pause.
+    pub(super) fn set_burst(&mut self, burst_bytes_max: u32) {
+        self.burst_bytes_max = u64::from(burst_bytes_max.max(1));
+    }
+
     pub(super) fn set_rate(&mut self, rate: Bitrate) {
         let rate = rate.max(RATE_MIN);
         // What was on the link after the last send takes the time of the new rate.

@@ -1,6 +1,6 @@
 //! A running session: video, sound, input, cursor, clipboard, rates, and what older peers understand of it.
 
-use rift_core::endpoint::{ClientEvent, HostEvent, Purpose, TrafficClass};
+use rift_core::endpoint::{ClientEvent, ControllerKind, HostEvent, Purpose, TrafficClass};
 use rift_core::input::InputEvent;
 use rift_core::message::proto::{AudioFormat, CursorPosition, CursorShape};
 use rift_core::session::Features;
@@ -27,7 +27,7 @@ fn video_arrives() {
 /// A megabyte leaves at once, in batches of one size that a segmented send can take, and arrives.
 #[test]
 fn a_megabyte_leaves_in_batches() {
-    let mut world = World::streaming();
+    let mut world = World::streaming_with(ControllerKind::Fixed);
     let now = world.now;
     let meta = rift_core::send::SliceMeta {
         frame_id: FrameId(0),
@@ -275,7 +275,7 @@ fn an_older_peer_is_served() {
 /// Proves R-FB-3: a path that fills up makes the host tell the encoder to send less, and tell the client so.
 #[test]
 fn a_growing_queue_lowers_the_rate() {
-    let mut world = World::streaming();
+    let mut world = World::streaming_with(ControllerKind::DeltaV1);
     let before = world.host.target().unwrap().0;
     world.run_ms(2000);
     world.delay_us = 60_000;

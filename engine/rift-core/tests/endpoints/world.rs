@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use rift_core::endpoint::{
-    ClientConfig, ClientEndpoint, ClientEvent, Ecn, ExpectedHost, HostConfig, HostEndpoint, HostEvent, Path,
-    Purpose, StreamOffer, Transmit,
+    ClientConfig, ClientEndpoint, ClientEvent, ControllerKind, Ecn, ExpectedHost, HostConfig, HostEndpoint,
+    HostEvent, Path, Purpose, StreamOffer, Transmit,
 };
 use rift_core::message::proto::{Codec, Monitor, Resolution};
 use rift_core::send::SliceMeta;
@@ -135,6 +135,17 @@ impl World {
     /// As [`with_client`](Self::with_client), connected.
     pub fn streaming() -> Self {
         let mut world = Self::with_client();
+        world.run_ms(100);
+        assert!(world.is_connected(0), "{:?}", world.clients[0].events);
+        world
+    }
+
+    /// The same with another controller than the default.
+    pub fn streaming_with(controller: ControllerKind) -> Self {
+        let mut config = host_config(&[1]);
+        config.controller = controller;
+        let mut world = Self::new(config);
+        world.connect(client_config(1, Purpose::Stream));
         world.run_ms(100);
         assert!(world.is_connected(0), "{:?}", world.clients[0].events);
         world

@@ -142,6 +142,10 @@ impl<P: Peers> World<P> {
                     self.source.on_skip_frames(frames);
                     self.note(16, frames.into());
                 }
+                HostNotice::EncoderHeld(held) => {
+                    self.source.on_held(held);
+                    self.note(17, held.into());
+                }
             }
         }
         heard

@@ -8,7 +8,7 @@ use crate::feedback::ReportSchedule;
 use crate::input::{InputEvent, InputSender};
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
-use crate::message::{ChunkReader, MediaBody, encode_nack};
+use crate::message::{ChunkReader, MediaBody, VideoChunk, encode_nack};
 use crate::receive::{
     AudioFrame, AudioQueue, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest, VideoReceiver,
 };
@@ -89,6 +89,9 @@ impl Streaming {
         body: &[u8],
     ) -> Option<Result<(), DropReason>> {
         let chunk = self.chunks.read(body)?;
+        if self.features.contains(Features::ARRIVAL_FEEDBACK) {
+            self.schedule_chunk(now, body, &chunk);
+        }
         Some(self.receiver.handle_chunk(now, id, body, &chunk))
     }
 
@@ -289,13 +292,17 @@ impl Streaming {
     /// Only what the host keeps a record of is worth a report.
     #[inline]
     fn schedule_report(&mut self, now: Timestamp, body: &[u8], media: &MediaBody<'_>) {
-        let ends_frame = match media {
-            MediaBody::Video(chunk) => chunk.last_slice && chunk.chunk_index + 1 == chunk.chunk_count,
-            MediaBody::Fec(_) => false,
-            MediaBody::Audio(_) | MediaBody::Other => return,
-        };
+        match media {
+            MediaBody::Video(chunk) => self.schedule_chunk(now, body, chunk),
+            MediaBody::Fec(_) => self.arrivals.on_packet(now, body.len() + TRANSPORT_OVERHEAD),
+            MediaBody::Audio(_) | MediaBody::Other => {}
+        }
+    }
+
+    #[inline]
+    fn schedule_chunk(&mut self, now: Timestamp, body: &[u8], chunk: &VideoChunk<'_>) {
         self.arrivals.on_packet(now, body.len() + TRANSPORT_OVERHEAD);
-        if ends_frame {
+        if chunk.last_slice && chunk.chunk_index + 1 == chunk.chunk_count {
             self.arrivals.on_frame_end(now);
         }
     }

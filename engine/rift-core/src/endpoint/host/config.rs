@@ -45,7 +45,7 @@ impl HostConfig {
             seed,
             stream,
             sender: SenderConfig { parity: PARITY, ..SenderConfig::default() },
-            controller: ControllerKind::DeltaV1,
+            controller: ControllerKind::default(),
             allowed: Vec::new(),
             max_handshakes: 64,
             handshakes_per_s: 20,
@@ -88,9 +88,13 @@ pub struct StreamOffer {
 /// What decides on bitrate, frame rate and parity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ControllerKind {
-    /// DELTA 1.1 as published.
+    /// DELTA 2; DELTA 1.1 where the client does not report arrivals.
     #[default]
+    Delta2,
+    /// DELTA 1.1 as published.
     DeltaV1,
     /// The initial bitrate for ever, for measurements.
     Fixed,
+    /// Whatever [`HostEndpoint::set_target`](super::HostEndpoint::set_target) was told last.
+    External,
 }

@@ -22,7 +22,9 @@ impl HostEndpoint {
         let known = self.sessions.iter().position(|s| s.link.local_alias() == header.alias);
         let (index, outcome) = if let Some(index) = known {
             let session = &mut self.sessions[index];
-            session.link.on_call(now);
+            if session.link.on_call(now) {
+                session.on_clock_jump(now);
+            }
             let outcome = session.handle_datagram(now, path, header.packet_id, datagram, &mut self.events)?;
             (index, outcome)
         } else {
@@ -78,7 +80,7 @@ impl HostEndpoint {
                 }
                 Outcome::Done => {
                     if matches!(self.sessions[index].role, Role::Refused { .. })
-                        && let Some(reason) = self.sessions[index].handle_timeout(now)
+                        && let Some(reason) = self.sessions[index].handle_timeout(now, &mut self.events)
                     {
                         self.end(index, now, reason);
                     }

@@ -1,5 +1,6 @@
 //! What a host tells the program around it.
 
+use crate::delta2::Scale;
 use crate::input::InputEvent;
 use crate::message::proto::Resolution;
 use crate::session::{CloseReason, Features};
@@ -56,6 +57,12 @@ pub enum HostEvent {
     },
     /// Leave out so many frames.
     SkipFrames(u32),
+    /// Encode nothing until this comes again with `false`: what was sent has not arrived, and more would only
+    /// wait behind it.
+    EncoderHeld(bool),
+    /// The rate suffices for a picture of this size. A program may scale, or leave it to the encoder's
+    /// quantiser.
+    ScaleChanged(Scale),
     /// Capture this monitor.
     MonitorSelected(u32),
     /// The client asks for another display mode.

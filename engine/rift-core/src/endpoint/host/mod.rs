@@ -20,6 +20,7 @@ use std::collections::VecDeque;
 use rift_crypto::{Pin, WavryId};
 
 use super::{Ecn, Path, SessionInfo, TrafficClass, Transmit};
+use crate::delta2::DecisionTrace;
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{
     AudioFormat, ClipboardMessage, CursorPosition, CursorShape, Monitor, MonitorList,
@@ -106,8 +107,10 @@ impl HostEndpoint {
         }
         for index in 0..self.sessions.len() {
             let session = &mut self.sessions[index];
-            session.link.on_call(now);
-            if let Some(reason) = session.handle_timeout(now) {
+            if session.link.on_call(now) {
+                session.on_clock_jump(now);
+            }
+            if let Some(reason) = session.handle_timeout(now, &mut self.events) {
                 self.end(index, now, reason);
             }
         }
@@ -152,7 +155,7 @@ impl HostEndpoint {
     pub fn submit_slice(&mut self, now: Timestamp, meta: &SliceMeta, data: &[u8]) -> Result<(), DropReason> {
         let Some((_, stream)) = streaming(&mut self.sessions) else { return Err(DropReason::Unexpected) };
         let result = stream.submit_slice(now, meta, data);
-        stream.poll_changes(&mut self.events);
+        stream.poll_changes(now, &mut self.events);
         result
     }
 
@@ -293,6 +296,29 @@ impl HostEndpoint {
                 let target = stream.rate().target();
                 Some((target.bitrate, target.fps))
             }
+            _ => None,
+        })
+    }
+
+    /// Sets what the encoder is to make, where the controller is
+    /// [`External`](ControllerKind::External): bitrate of the video, frames per second, parity packets per
+    /// data packet. Does nothing otherwise.
+    pub fn set_target(&mut self, now: Timestamp, bitrate: Bitrate, fps: u32, parity: f32) {
+        if let Some((_, stream)) = streaming(&mut self.sessions) {
+            stream.set_target(now, bitrate, fps, parity, &mut self.events);
+        }
+    }
+
+    /// The next decision of the controller, oldest first. Those that nobody fetches are overwritten.
+    pub fn poll_decision(&mut self) -> Option<DecisionTrace> {
+        streaming(&mut self.sessions)?.1.poll_decision()
+    }
+
+    /// How things stand for the controller, whether it decided anything or not.
+    #[must_use]
+    pub fn decision(&self, now: Timestamp) -> Option<DecisionTrace> {
+        self.sessions.iter().find_map(|s| match &s.role {
+            Role::Streaming(stream) => Some(stream.rate().trace(now)),
             _ => None,
         })
     }

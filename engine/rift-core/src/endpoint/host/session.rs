@@ -95,7 +95,7 @@ impl Session {
             Taken::Rtt(sample_us) => {
                 if let Role::Streaming(stream) = role {
                     stream.on_rtt(now, link, sample_us);
-                    stream.poll_changes(events);
+                    stream.poll_changes(now, events);
                 }
                 Ok(Outcome::Done)
             }
@@ -108,7 +108,7 @@ impl Session {
                 Role::Streaming(stream) => {
                     let rtt_us = link.rtt().smoothed_us().max(10_000);
                     let result = stream.handle(now, &incoming, rtt_us, events);
-                    stream.poll_changes(events);
+                    stream.poll_changes(now, events);
                     result.map(|()| Outcome::Done)
                 }
                 _ if matches!(incoming, Incoming::Unknown) => Ok(Outcome::Done),
@@ -136,13 +136,27 @@ impl Session {
     }
 
     /// Notices what time brings; why the session must end, if so.
-    pub(super) fn handle_timeout(&mut self, now: Timestamp) -> Option<CloseReason> {
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        events: &mut VecDeque<HostEvent>,
+    ) -> Option<CloseReason> {
         if let Role::Refused { until } = self.role
             && (now >= until || self.link.is_idle())
         {
             return Some(CloseReason::Local(CloseCode::Refused));
         }
+        if let Role::Streaming(stream) = &mut self.role {
+            stream.handle_timeout(now, events);
+        }
         self.link.handle_timeout(now)
+    }
+
+    /// The clock jumped.
+    pub(super) fn on_clock_jump(&mut self, now: Timestamp) {
+        if let Role::Streaming(stream) = &mut self.role {
+            stream.on_clock_jump(now);
+        }
     }
 
     /// Whether the rest of a batch must leave before anything else.
@@ -166,7 +180,9 @@ impl Session {
             return None;
         }
         let (len, segment_len, class) = stream.poll_media(now, &mut self.link, out)?;
-        Some(transmit(&self.link, len, segment_len, class))
+        let is_scalable = class == TrafficClass::Video && stream.rate().answers_marks();
+        let ecn = if is_scalable { Ecn::Ect1 } else { Ecn::NotEct };
+        Some(Transmit { ecn, ..transmit(&self.link, len, segment_len, class) })
     }
 
     pub(super) fn poll_timeout(&self) -> Timestamp {
@@ -187,6 +203,6 @@ impl Session {
 pub(super) const OUT_OF_PHASE: CloseReason = CloseReason::Protocol(Violation::OutOfPhase);
 
 fn transmit(link: &Link, len: usize, segment_len: usize, class: TrafficClass) -> Transmit {
-    // Nothing here answers congestion marks yet, so nothing may ask for them (RFC 3168 section 6.1).
+    // Who does not answer marks must not ask for them (RFC 3168 section 6.1).
     Transmit { path: link.path(), len, segment_len, class, ecn: Ecn::NotEct }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 
-use super::rate::RateControl;
+use super::rate::{RateControl, Target};
 use super::sound::SoundQueue;
-use super::{HostConfig, HostEvent, StreamOffer};
+use super::{ControllerKind, HostConfig, HostEvent, StreamOffer};
+use crate::delta2::{DecisionTrace, Scale};
 use crate::endpoint::TrafficClass;
 use crate::fec::Code;
-use crate::feedback::{DATAGRAM_OVERHEAD, PacketKind, PacketOutcome, SentHistory, SentPacket};
+use crate::feedback::{DATAGRAM_OVERHEAD, PacketKind, SentHistory, SentPacket};
 use crate::input::InputReceiver;
 use crate::message::Incoming;
 use crate::message::proto::control_message::Control;
@@ -20,13 +21,22 @@ use crate::session::Features;
 use crate::session::keys::Use;
 use crate::session::link::Link;
 use crate::wire::TRANSPORT_HEADER_LEN;
-use crate::{DropReason, FrameId, PacketId, Timestamp};
+use crate::{Bitrate, DropReason, FrameId, PacketId, Timestamp};
 
 /// Events that may wait for the program. 1024 are many seconds of a fast mouse; beyond, input is not
 /// acknowledged and so comes again.
 pub(super) const EVENTS_MAX: usize = 1024;
 /// No batch has more packets than the largest group.
 pub(super) const BATCH_MAX: u64 = 64;
+
+/// The client is told of new rates this often at most, in microseconds; the encoder may hear of one per frame.
+const TELL_CLIENT_US: u64 = 100_000;
+/// From the end of a hold until a frame has left, in microseconds: a capture at 60 frames and its encoding, and as
+/// much again.
+const ANSWER_US: u64 = 40_000;
+/// How much leaves at once on a path that is known to be slow, in microseconds of the pacing rate: timers
+/// finer than this cost more than a queue of 2 ms does.
+const BURST_US: u64 = 2_000;
 
 /// The media of a session.
 #[derive(Debug)]
@@ -44,6 +54,15 @@ pub(super) struct Streaming {
     cursor: Option<CursorPosition>,
     rate: RateControl,
     rate_due: Option<CongestionControl>,
+    /// When the client was last told.
+    rate_told_at: Timestamp,
+    /// Pacing and burst that the sender was built with.
+    built: (Bitrate, u32),
+    pacing: Option<Bitrate>,
+    is_held: bool,
+    /// When the encoder was last held or let go.
+    released_at: Timestamp,
+    scale: Scale,
     keyframe: Served,
     invalidation: Served,
 }
@@ -78,6 +97,13 @@ impl Streaming {
         let sender = sender_config(&config.sender, features, link.datagram_len());
         let parity = sender.parity;
         let fps = fps_of(&config.stream, hello);
+        let reports = features.contains(Features::ARRIVAL_FEEDBACK);
+        let controller = match config.controller {
+            // There is nothing that it could work from.
+            ControllerKind::Delta2 if !reports => ControllerKind::DeltaV1,
+            kind => kind,
+        };
+        let built = (sender.pacing, sender.burst_bytes_max);
         Self {
             features,
             sender: VideoSender::new(&sender),
@@ -87,8 +113,14 @@ impl Streaming {
             input: InputReceiver::new(),
             sound: SoundQueue::new(),
             cursor: None,
-            rate: RateControl::new(config.controller, &config.stream, fps, parity),
+            rate: RateControl::new(controller, &config.stream, fps, parity),
             rate_due: None,
+            rate_told_at: Timestamp::ZERO,
+            built,
+            pacing: None,
+            is_held: false,
+            released_at: Timestamp::ZERO,
+            scale: Scale::Full,
             keyframe: Served::default(),
             invalidation: Served::default(),
         }
@@ -113,6 +145,7 @@ impl Streaming {
         data: &[u8],
     ) -> Result<(), DropReason> {
         self.sender.submit_slice(now, meta, data)?;
+        self.rate.on_slice(now, data.len(), meta.last_slice);
         if meta.keyframe {
             self.keyframe.on_served(meta.frame_id);
             self.invalidation.on_served(meta.frame_id);
@@ -162,7 +195,9 @@ impl Streaming {
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
             Incoming::ArrivalFeedback(report) => {
-                self.sent.on_report(now, report, on_outcome);
+                let rate = &mut self.rate;
+                let summary = self.sent.on_report(now, report, |outcome| rate.on_outcome(outcome));
+                self.rate.on_report(now, &summary, self.sent.oldest_unreported());
                 Ok(())
             }
             Incoming::Unknown => Ok(()),
@@ -171,7 +206,7 @@ impl Streaming {
     }
 
     /// Notices frames that the sender gave up and targets that changed.
-    pub(super) fn poll_changes(&mut self, events: &mut VecDeque<HostEvent>) {
+    pub(super) fn poll_changes(&mut self, now: Timestamp, events: &mut VecDeque<HostEvent>) {
         if let Some(dropped) = self.sender.poll_dropped() {
             events.push_back(match dropped.last_valid {
                 Some(last_valid) => HostEvent::ReferenceInvalidated { last_valid },
@@ -181,12 +216,68 @@ impl Streaming {
         if let Some(target) = self.rate.poll_change() {
             let parity = if self.features.contains(Features::FEC_REGULAR) { target.parity } else { 0.0 };
             self.sender.set_parity(parity);
-            self.rate_due = Some(CongestionControl {
-                target_bitrate_kbps: target.bitrate.as_kbps(),
-                target_fps: target.fps,
-            });
+            if self.rate_told_at == Timestamp::ZERO || now.micros_since(self.rate_told_at) >= TELL_CLIENT_US {
+                self.rate_told_at = now;
+                self.rate_due = Some(CongestionControl {
+                    target_bitrate_kbps: target.bitrate.as_kbps(),
+                    target_fps: target.fps,
+                });
+            }
             events.push_back(HostEvent::RateChanged { bitrate: target.bitrate, fps: target.fps, parity });
         }
+        if self.rate.scale() != self.scale {
+            self.scale = self.rate.scale();
+            events.push_back(HostEvent::ScaleChanged(self.scale));
+        }
+        if self.rate.is_held() != self.is_held {
+            self.is_held = !self.is_held;
+            self.released_at = now;
+            events.push_back(HostEvent::EncoderHeld(self.is_held));
+        }
+        self.set_pace();
+    }
+
+    /// Bursts are as long as a shallow buffer bears where the path is known to be slow.
+    fn set_pace(&mut self) {
+        let pacing = self.rate.pacing();
+        if pacing == self.pacing {
+            return;
+        }
+        self.pacing = pacing;
+        let (rate, burst) = match pacing {
+            Some(rate) => (rate, u32::try_from(rate.bytes_in(BURST_US)).unwrap_or(u32::MAX)),
+            None => self.built,
+        };
+        self.sender.set_rate(rate);
+        self.sender.set_burst(burst);
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Timestamp, events: &mut VecDeque<HostEvent>) {
+        if now >= self.rate.poll_timeout() {
+            self.rate.handle_timeout(now, self.sent.oldest_unreported());
+            self.poll_changes(now, events);
+        }
+    }
+
+    pub(super) fn on_clock_jump(&mut self, now: Timestamp) {
+        self.sent.forget();
+        self.rate.on_clock_jump(now);
+    }
+
+    pub(super) fn set_target(
+        &mut self,
+        now: Timestamp,
+        bitrate: Bitrate,
+        fps: u32,
+        parity: f32,
+        events: &mut VecDeque<HostEvent>,
+    ) {
+        self.rate.set_external(Target { bitrate, fps: fps.max(1), parity });
+        self.poll_changes(now, events);
+    }
+
+    pub(super) fn poll_decision(&mut self) -> Option<DecisionTrace> {
+        self.rate.poll_decision()
     }
 
     /// Whether a batch was begun whose rest must leave before anything else.
@@ -228,7 +319,7 @@ impl Streaming {
             || self.rate_due.is_some()
             || self.cursor.is_some()
             || self.sound.front().is_some();
-        if is_due { Timestamp::ZERO } else { self.sender.poll_timeout() }
+        if is_due { Timestamp::ZERO } else { self.sender.poll_timeout().min(self.rate.poll_timeout()) }
     }
 
     fn handle_control(
@@ -254,6 +345,12 @@ impl Streaming {
             }
             Control::KeyframeRequest(request) => {
                 let newest = FrameId(request.newest_frame_id);
+                let answered_at = self.released_at.plus_micros(rtt_us + ANSWER_US);
+                if self.is_held || (self.released_at != Timestamp::ZERO && now < answered_at) {
+                    // No frame could answer what the client asked for before. It asks again if the next one
+                    // does not help; a keyframe is the last thing that a path needs that stood still.
+                    return Err(DropReason::Duplicate);
+                }
                 if !self.keyframe.is_news(now, newest, rtt_us) {
                     return Err(DropReason::Duplicate);
                 }
@@ -327,6 +424,7 @@ impl Streaming {
             packet.id = packet_id;
             packet.bytes = (sealed as u64 + DATAGRAM_OVERHEAD) as u16;
             self.sent.on_sent(packet);
+            self.rate.on_sent(&packet);
             if batch.kind != BatchKind::Retransmission {
                 packet.position = packet.position.saturating_add(1);
                 self.newest_sent = (packet.frame, packet.position);
@@ -339,9 +437,6 @@ impl Streaming {
         (written > 0).then_some((len, segment_len))
     }
 }
-
-/// Everybody who learns from what became of packets is told here.
-fn on_outcome(_outcome: &PacketOutcome) {}
 
 /// What the sender may use of `config` with a peer that agreed on `features`.
 fn sender_config(config: &SenderConfig, features: Features, datagram_len: usize) -> SenderConfig {

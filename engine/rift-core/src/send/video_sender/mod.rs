@@ -20,6 +20,8 @@ use recovery::NackRefusal;
 
 /// Parity ratios are kept as whole millionths: 0.2 of 5 is 1, which floating point does not promise.
 const PPM: u32 = 1_000_000;
+/// The least length of a group where bursts are short, in packets.
+const GROUP_MIN: usize = 4;
 
 /// Cuts slices into packets, protects, paces and repeats them.
 ///
@@ -32,6 +34,9 @@ pub struct VideoSender {
     body_max: usize,
     protected_body_max: usize,
     group_max: usize,
+    /// As built: the most that [`set_burst`](Self::set_burst) may set.
+    group_built: usize,
+    burst_bytes_built: u32,
     queue_us_max: u64,
     retransmit_us_max: u64,
     slices: bool,
@@ -127,6 +132,8 @@ impl VideoSender {
             body_max: config.body_max(),
             protected_body_max: config.protected_body_max(),
             group_max: pools.group,
+            group_built: pools.group,
+            burst_bytes_built: config.burst_bytes_max.max(1),
             queue_us_max: config.queue_us_max,
             retransmit_us_max: config.retransmit_us_max,
             slices: config.slices,
@@ -302,6 +309,16 @@ impl VideoSender {
     /// the path is trusted to take in a short time; at least 1 Mbit/s.
     pub fn set_rate(&mut self, pacing: Bitrate) {
         self.pacer.set_rate(pacing);
+    }
+
+    /// Sets how many encoded bytes of a frame leave without a pause, up to what the sender was built for. A
+    /// group leaves as one burst, so that groups of slices submitted from now on are no longer than that.
+    pub fn set_burst(&mut self, bytes: u32) {
+        let bytes = bytes.min(self.burst_bytes_built);
+        self.pacer.set_burst(bytes);
+        // Below this many, parity would cost more than it mends.
+        let least = GROUP_MIN.min(self.group_built);
+        self.group_max = (bytes as usize / self.body_max).clamp(least, self.group_built);
     }
 
     /// Sets the parity packets per data packet, 0 to 1, for slices submitted from now on.

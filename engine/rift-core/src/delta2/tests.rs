@@ -1,0 +1,368 @@
+//! The rules, on a model of a path: a queue in front of a link of known speed.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::PacketId;
+use crate::feedback::SentHistory;
+use crate::message::ArrivalFeedback;
+
+const PERIOD_US: u64 = 16_667;
+const DELAY_US: u64 = 10_000;
+const BYTES: u16 = 1_228;
+
+/// A sender that follows the controller, a path, and a client that reports each frame.
+struct Model {
+    delta: Delta2,
+    history: SentHistory,
+    now: u64,
+    /// When the link is free again.
+    busy_us: f64,
+    capacity_bps: f64,
+    next_id: u64,
+    frame: u64,
+    /// Percent of the target that the content needs.
+    content: f64,
+    loss: u64,
+    marked: bool,
+    held_frames: u64,
+    /// Bits per second that somebody else puts into the same queue.
+    rival_bps: f64,
+    reports: Vec<(u64, u64, Vec<u8>)>,
+    seen: Vec<DecisionTrace>,
+}
+
+fn config() -> Delta2Config {
+    Delta2Config {
+        bitrate_min: Bitrate::from_mbps(1),
+        bitrate_max: Bitrate::from_mbps(80),
+        bitrate_initial: Bitrate::from_mbps(5),
+        fps_max: 60,
+    }
+}
+
+impl Model {
+    fn new(capacity_mbps: f64) -> Self {
+        Self {
+            delta: Delta2::new(&config()),
+            history: SentHistory::new(16_384),
+            now: 1_000_000,
+            busy_us: 0.0,
+            capacity_bps: capacity_mbps * 1e6,
+            next_id: 0,
+            frame: 0,
+            content: 1.0,
+            loss: 0,
+            marked: false,
+            held_frames: 0,
+            rival_bps: 0.0,
+            reports: Vec::new(),
+            seen: Vec::new(),
+        }
+    }
+
+    fn mbps(&self) -> f64 {
+        self.delta.rate_bps / 1e6
+    }
+
+    fn at(us: u64) -> Timestamp {
+        Timestamp::from_micros(us)
+    }
+
+    /// Sends one frame and lets one period pass.
+    fn frame(&mut self) {
+        self.deliver_reports();
+        let oldest = self.history.oldest_unreported();
+        if Self::at(self.now) >= self.delta.poll_timeout() {
+            self.delta.handle_timeout(Self::at(self.now), oldest);
+        }
+        while let Some(decision) = self.delta.poll_trace() {
+            self.seen.push(decision);
+        }
+        if self.delta.is_held() {
+            self.held_frames += 1;
+        } else {
+            self.send_frame();
+        }
+        self.busy_us += self.rival_bps / self.capacity_bps * PERIOD_US as f64;
+        self.now += PERIOD_US;
+    }
+
+    fn send_frame(&mut self) {
+        let rate = self.delta.target_bitrate().as_bps() as f64 * self.content;
+        let packets = ((rate / 60.0 / 8.0 / 1_100.0).round() as u64).max(1);
+        let pace_bps = self.delta.pacing().map_or(1e9, |p| p.as_bps() as f64);
+        self.delta.on_slice(Self::at(self.now), packets as usize * 1_100, true);
+        let first = self.next_id;
+        let mut arrivals = Vec::new();
+        for i in 0..packets {
+            let sent = self.now + (i as f64 * f64::from(BYTES) * 8e6 / pace_bps) as u64;
+            let packet = SentPacket {
+                id: PacketId(self.next_id),
+                frame: FrameId(self.frame),
+                position: i as u16,
+                bytes: BYTES,
+                sent_at: Self::at(sent),
+                ..SentPacket::default()
+            };
+            self.history.on_sent(packet);
+            self.delta.on_sent(&packet);
+            self.busy_us = self.busy_us.max(sent as f64) + f64::from(BYTES) * 8e6 / self.capacity_bps;
+            let lost = self.loss > 0 && self.next_id % 100 < self.loss;
+            arrivals.push((!lost).then_some(self.busy_us as u64 + DELAY_US));
+            self.next_id += 1;
+        }
+        self.frame += 1;
+        let report_us = arrivals.iter().flatten().max().map_or(self.now, |last| last + 500);
+        let mark = if self.marked { 0xc000 } else { 0 };
+        let entries = arrivals.iter().flat_map(|a| {
+            a.map_or(0xffff, |a| mark | ((report_us - a) / 64).min(0x3ffe) as u16).to_be_bytes()
+        });
+        self.reports.push((report_us + DELAY_US, first, entries.collect()));
+    }
+
+    fn deliver_reports(&mut self) {
+        while self.reports.first().is_some_and(|r| r.0 <= self.now) {
+            let (at, first, arrivals) = self.reports.remove(0);
+            let report = ArrivalFeedback {
+                first_packet_id: first,
+                report_us: at - DELAY_US,
+                arrivals: &arrivals,
+                marked_packets: 0,
+            };
+            let delta = &mut self.delta;
+            let summary = self.history.on_report(Self::at(at), &report, |o| delta.on_outcome(o));
+            self.delta.on_report(Self::at(at), &summary, self.history.oldest_unreported());
+            while let Some(decision) = self.delta.poll_trace() {
+                self.seen.push(decision);
+            }
+        }
+    }
+
+    fn seconds(&mut self, seconds: f64) {
+        let end = self.now + (seconds * 1e6) as u64;
+        while self.now < end {
+            self.frame();
+        }
+    }
+
+    fn saw(&self, reason: Reason) -> usize {
+        self.seen.iter().filter(|d| d.reason == reason).count()
+    }
+}
+
+/// Proves R-DELTA2-2, R-DELTA2-3: capacity is found within a second and nine tenths of it are used.
+#[test]
+fn the_rate_ramps_to_its_share_of_the_capacity_and_stays() {
+    for capacity in [8.0, 20.0, 50.0, 80.0] {
+        let mut model = Model::new(capacity);
+        model.seconds(1.2);
+        assert!(model.mbps() > 0.75 * capacity, "{capacity}: {}", model.mbps());
+        model.seconds(5.0);
+        for _ in 0..300 {
+            model.frame();
+            let share = model.mbps() / capacity;
+            assert!((0.86..=0.91).contains(&share), "{capacity}: {share}");
+        }
+        assert_eq!(model.delta.state(), PathState::Stable);
+        assert_eq!(model.held_frames, 0);
+    }
+}
+
+/// Proves R-DELTA2-3: however far the goal, one round trip and frame brings no more than the ramp's factor.
+#[test]
+fn growth_is_bounded() {
+    let mut model = Model::new(70.0);
+    model.seconds(0.1);
+    for _ in 0..60 {
+        let before = model.mbps();
+        model.frame();
+        assert!(model.mbps() <= before * RAMP.powf(1.5) + 1e-6, "{before} -> {}", model.mbps());
+    }
+}
+
+/// Proves R-DELTA2-4, R-DELTA2-5: a path that becomes four times as slow is followed within a quarter of a second, before
+/// the frame under way is through, and back within one.
+#[test]
+fn a_step_of_the_capacity_is_followed() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    model.capacity_bps = 5e6;
+    model.seconds(0.25);
+    assert!(model.mbps() < 5.2, "{}", model.mbps());
+    assert!(model.saw(Reason::SlowFrame) + model.saw(Reason::Queue) + model.saw(Reason::Capacity) > 0);
+    model.seconds(3.0);
+    assert!((3.0..=4.7).contains(&model.mbps()), "{}", model.mbps());
+    model.capacity_bps = 20e6;
+    model.seconds(1.0);
+    assert!(model.mbps() > 14.0, "{}", model.mbps());
+}
+
+/// Proves R-DELTA2-4: the queue of somebody else lowers the rate, once per round trip, to the published share.
+#[test]
+fn a_queue_of_others_is_congestion() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    model.rival_bps = 6e6;
+    model.seconds(2.0);
+    assert!(model.saw(Reason::Queue) > 0);
+    assert!(model.mbps() < 15.0, "{}", model.mbps());
+    let reductions: Vec<_> = model.seen.iter().filter(|d| d.reason == Reason::Queue).collect();
+    for pair in reductions.windows(2) {
+        assert!(pair[1].at.micros_since(pair[0].at) >= 2 * DELAY_US, "{pair:?}");
+    }
+}
+
+/// Proves R-DELTA2-6.
+#[test]
+fn what_is_not_used_is_not_assumed() {
+    let mut model = Model::new(60.0);
+    model.content = 0.4;
+    model.seconds(6.0);
+    let sent = model.delta.sending.rate_bps(Timestamp::from_micros(model.now)).unwrap() / 1e6;
+    assert!(model.mbps() < 6.0, "{} while {sent} were sent", model.mbps());
+    model.content = 1.0;
+    model.seconds(0.8);
+    assert!(model.mbps() > 0.8 * 54.0, "{}", model.mbps());
+}
+
+/// Proves R-DELTA2-7: nothing is put behind what does not arrive, but for ten frames a second; and it goes on at once.
+#[test]
+fn an_outage_holds_the_encoder_and_is_probed() {
+    let mut model = Model::new(20.0);
+    model.seconds(3.0);
+    assert_eq!(model.held_frames, 0);
+    let began = model.now;
+    model.busy_us = (began + 1_000_000) as f64;
+    let frames = model.frame;
+    model.seconds(0.9);
+    let sent = model.frame - frames;
+    assert!((8..=18).contains(&sent), "{sent} frames in an outage of 0.9 s");
+    assert!(model.delta.is_held() && model.saw(Reason::Probe) >= 6, "{}", model.saw(Reason::Probe));
+    model.seconds(0.6);
+    assert!(!model.delta.is_held());
+    assert!(model.saw(Reason::Resumed) >= 1);
+}
+
+/// Proves R-DELTA2-8.
+#[test]
+fn random_loss_is_no_congestion_until_it_is_a_flood() {
+    let mut model = Model::new(20.0);
+    model.loss = 5;
+    model.seconds(6.0);
+    assert!(model.mbps() > 16.0, "{}", model.mbps());
+    assert_eq!(model.saw(Reason::Loss), 0);
+    model.loss = 30;
+    model.seconds(3.0);
+    assert!(model.mbps() < 12.0 && model.saw(Reason::Loss) > 0, "{}", model.mbps());
+}
+
+/// Proves R-DELTA2-9: a queue that somebody keeps full is shared, and left alone soon after it is gone.
+#[test]
+fn a_rival_is_competed_with_until_it_is_gone() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    // A flow that tops the queue up to 80 ms whenever it is shorter.
+    let end = model.now + 8_000_000;
+    while model.now < end {
+        model.frame();
+        model.busy_us = model.busy_us.max((model.now + 80_000) as f64);
+    }
+    assert!(model.saw(Reason::Compete) > 0);
+    assert!(model.delta.rivalry.is_on());
+    assert!((5.0..=9.5).contains(&model.mbps()), "{}", model.mbps());
+    model.seconds(1.0);
+    assert!(!model.delta.rivalry.is_on());
+}
+
+/// Proves R-DELTA2-10.
+#[test]
+fn marks_lower_the_rate_in_proportion() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    let before = model.mbps();
+    model.marked = true;
+    model.seconds(1.0);
+    assert!(model.saw(Reason::Marked) > 0 && model.mbps() < 0.5 * before, "{}", model.mbps());
+}
+
+/// Proves R-DELTA2-11: a slow path gets bursts at 1.25 times its capacity at most, a fast one is found out and gets
+/// frames at once.
+#[test]
+fn the_pace_follows_the_path() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    let pace = model.delta.pacing().unwrap().as_bps() as f64 / 1e6;
+    assert!((18.0..=25.5).contains(&pace), "{pace}");
+    let mut model = Model::new(2_000.0);
+    model.seconds(2.0);
+    assert_eq!(model.delta.pacing(), None);
+}
+
+/// Proves R-DELTA2-12: each change of the rate has its reason, and the trace says how things stand.
+#[test]
+fn decisions_are_told() {
+    let mut model = Model::new(20.0);
+    model.seconds(2.0);
+    assert!(model.saw(Reason::Ramp) > 0 && model.saw(Reason::Approach) > 0);
+    let last = model.seen.last().unwrap();
+    assert!((19e6..21e6).contains(&(last.capacity.as_bps() as f64)), "{last:?}");
+    assert!(last.rtt_us >= 20_000 && last.video < last.rate);
+}
+
+/// Proves R-DELTA2-2: a stall in the middle of a frame is not taken for a slow link.
+#[test]
+fn one_gap_is_a_stall() {
+    let mut capacity = Capacity::default();
+    let mut feed = |frame: u64, stall_us: u64| {
+        for i in 0..20u64 {
+            let late = if i >= 10 { stall_us } else { 0 };
+            let arrived_us = frame * 100_000 + i * 500 + late;
+            let packet = SentPacket {
+                frame: FrameId(frame),
+                bytes: 1_250,
+                sent_at: Timestamp::from_micros(frame * 100_000 + i * 300),
+                ..SentPacket::default()
+            };
+            let fate = Fate::Arrived { arrived_us, delay_us: 0, marked: false };
+            capacity.on_outcome(&PacketOutcome { packet, fate }, 0.0, 0.0);
+        }
+        capacity.bps()
+    };
+    assert_eq!(feed(0, 0), None);
+    // 1250 bytes every 500 us are 20 Mbit/s.
+    assert!((19e6..21e6).contains(&feed(1, 20_000).unwrap()));
+    assert!((18e6..22e6).contains(&feed(2, 0).unwrap()));
+}
+
+proptest! {
+    /// Proves R-DELTA2-1: whatever is reported, rate and frame rate stay in their bounds.
+    #[test]
+    fn absurd_reports_leave_the_rate_in_its_bounds(
+        steps in prop::collection::vec((any::<u64>(), any::<u16>(), any::<i64>(), any::<bool>(), 0u8..6), 1..400)
+    ) {
+        let mut delta = Delta2::new(&config());
+        for (at, small, delay_us, flag, what) in steps {
+            let now = Timestamp::from_micros(at);
+            let packet = SentPacket {
+                id: PacketId(at), frame: FrameId(u64::from(small)), position: small % 8, bytes: small, sent_at: now,
+                ..SentPacket::default()
+            };
+            match what {
+                0 => delta.on_sent(&packet),
+                1 => delta.on_slice(now, small.into(), flag),
+                2 => delta.on_outcome(&PacketOutcome {
+                    packet,
+                    fate: Fate::Arrived { arrived_us: at.wrapping_add(delay_us as u64), delay_us, marked: flag },
+                }),
+                3 => delta.on_outcome(&PacketOutcome { packet, fate: Fate::Lost }),
+                4 => delta.on_report(now, &ReportSummary { rtt_us: Some(at), ..Default::default() }, flag.then_some(now)),
+                _ => if flag { delta.on_clock_jump(now) } else { delta.handle_timeout(now, Some(packet.sent_at)) },
+            }
+            let bitrate = delta.target_bitrate();
+            prop_assert!(bitrate >= Bitrate::from_mbps(1) && bitrate <= Bitrate::from_mbps(80), "{:?}", bitrate);
+            prop_assert!((1..=60).contains(&delta.target_fps()));
+            prop_assert!(delta.rate_bps.is_finite() && !delta.pace_bps.is_nan());
+        }
+    }
+}
