@@ -8,16 +8,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rift_core::Timestamp;
 use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
 use wavry_codec::{DecoderConfig, open_decoder};
 use wavry_platform::Presenter;
-use wavry_runtime::clock::Clock;
 use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_session_loop::now;
 
 use crate::config::Config;
 use crate::contact::{self, Home};
@@ -196,6 +195,7 @@ impl Session {
                     repaired = s.repaired,
                     frames_dropped = s.frames_dropped,
                     slices_lost = s.slices_lost,
+                    notices_lost = s.notices_lost,
                     "receiving"
                 ),
                 ClientNotice::Stopped => return Ok(Progress::Over),
@@ -251,8 +251,4 @@ fn settle(core: Option<usize>) {
         tracing::warn!(%error, core, "the thread could not be pinned");
     }
     cores::raise_priority(false);
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
 }

@@ -71,4 +71,6 @@ pub(crate) struct Statistics {
     pub(crate) system_calls: u64,
     pub(crate) slices_lost: u64,
     pub(crate) dropped_datagrams: u64,
+    /// Since the start: commands and notices for which their ring had no room.
+    pub(crate) notices_lost: u64,
 }
