@@ -202,3 +202,6 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
         RefusalReason::NoDisplay => "it has no display to stream",
     }
 }
+
+#[cfg(test)]
+mod steady_state;

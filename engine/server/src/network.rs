@@ -219,7 +219,7 @@ impl<T: Transport> NetworkThread<T> {
         self.statistics.system_calls = self.session.transport().counters().syscalls;
         self.statistics.notices_lost = self.notices_lost;
         let seen = self.statistics;
-        self.notify(HostNotice::Statistics(Box::new(seen)));
+        self.notify(HostNotice::Statistics(seen));
         self.statistics = Statistics { bitrate_bps: seen.bitrate_bps, ..Statistics::default() };
     }
 
@@ -308,3 +308,6 @@ fn to_platform_input(event: &InputEvent) -> Option<wavry_platform::InputEvent> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod steady_state;

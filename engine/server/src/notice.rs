@@ -52,7 +52,7 @@ pub(crate) enum HostNotice {
     /// Injecting input failed; told once.
     InjectionFailed(String),
     /// Counts, about once a second while somebody watches.
-    Statistics(Box<Statistics>),
+    Statistics(Statistics),
     /// Times of one frame, only while tracing.
     Frame(crate::trace::FrameTrace),
     /// The thread is over.

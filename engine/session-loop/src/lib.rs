@@ -31,6 +31,9 @@ pub use end::Endpoint;
 
 /// How long a closing session may take to tell the peer why, in microseconds.
 const LEAVE_US: u64 = 300_000;
+/// Bytes after which a turn seals no more: four full batches. The kernel then copies them out of the cache, from
+/// the send slots that were used last, and what arrived meanwhile is looked at before the rest.
+const SEALED_MAX: usize = 192 << 10;
 
 /// A transport, an endpoint, and what passes between them.
 #[derive(Debug)]
@@ -108,8 +111,8 @@ impl<T: Transport, E: Endpoint> SessionLoop<T, E> {
         self.endpoint.handle_timeout(now);
     }
 
-    /// Seals all that may leave now, as far as there are send slots. It leaves with the next
-    /// [`turn`](Self::turn) or [`flush`](Self::flush).
+    /// Seals what may leave now, as far as there are send slots, and not much more than 192 KiB: the turn after
+    /// that does not wait. It leaves with the next [`turn`](Self::turn) or [`flush`](Self::flush).
     #[inline]
     pub fn transmit(&mut self, now: Timestamp) {
         self.transmit_and(now, |_| {});
@@ -118,9 +121,13 @@ impl<T: Transport, E: Endpoint> SessionLoop<T, E> {
     /// As [`transmit`](Self::transmit), and shows each batch to `on_batch`. Returns whether that was all.
     #[inline]
     pub fn transmit_and(&mut self, now: Timestamp, mut on_batch: impl FnMut(&endpoint::Transmit)) -> bool {
-        while let Some(mut slot) = self.transport.acquire() {
+        let mut sealed = 0;
+        while sealed < SEALED_MAX
+            && let Some(mut slot) = self.transport.acquire()
+        {
             let Some(out) = self.endpoint.poll_transmit(now, &mut slot) else { return true };
             on_batch(&out);
+            sealed += out.len;
             self.traffic.sent += out.datagrams() as u64;
             self.traffic.sent_bytes += out.len as u64;
             self.transport.commit(slot, to_transport(&out));
