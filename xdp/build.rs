@@ -1,4 +1,5 @@
-//! Compiles every `src/bpf/NAME.bpf.c` with clang and writes its skeleton to `$OUT_DIR/NAME.skel.rs`.
+//! Compiles every `src/bpf/NAME.bpf.c` with clang and writes its skeleton to `$OUT_DIR/NAME.skel.rs`, and a list of
+//! all objects to `$OUT_DIR/objects.rs`.
 //!
 //! No `vmlinux.h` is needed: the programs read packets and `struct xdp_md`, whose accesses the kernel rewrites
 //! itself, and never a structure inside the kernel. So the stable headers (`linux/*.h`) are enough and there is
@@ -16,10 +17,14 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed={SOURCES}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut list = String::from("&[");
     for source in sources() {
         let name = name_of(&source);
+        let object = out.join(format!("{name}.bpf.o"));
+        list.push_str(&format!("({name:?}, include_bytes!({object:?})),"));
         SkeletonBuilder::new()
             .source(&source)
+            .obj(&object)
             .clang_args(clang_args())
             .build_and_generate(out.join(format!("{name}.skel.rs")))
             .unwrap_or_else(|error| {
@@ -30,6 +35,8 @@ fn main() {
                 )
             });
     }
+    list.push(']');
+    std::fs::write(out.join("objects.rs"), list).expect("OUT_DIR is writable");
 }
 
 /// The programs, in an order that does not depend on the file system.

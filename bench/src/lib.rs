@@ -5,6 +5,8 @@
 //! made only of figures that were taken turn about, so that a busy machine slows both sides alike.
 
 pub mod estimate;
+pub mod fec;
 pub mod machine;
 pub mod packet;
 pub mod report;
+pub mod xdp;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wavry_bench::packet;
+use wavry_bench::{fec, packet, xdp};
 
 mod e2e;
 
@@ -23,14 +23,20 @@ struct Cli {
 enum Measurement {
     /// The packet path: time per packet, throughput, input round trip, bursts.
     Packet(packet::Arguments),
+    /// Error correction beside ISA-L itself and other codecs.
+    Fec(fec::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
+    /// AF_XDP beside io_uring on a virtual cable. Needs root.
+    Xdp(xdp::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().measurement {
         Measurement::Packet(arguments) => packet::run(&arguments),
+        Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
+        Measurement::Xdp(arguments) => xdp::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -65,6 +65,8 @@ pub enum FramePixels<'a> {
 pub struct CapturedFrame<'a> {
     /// Size of the picture; differs from the last one's after a resize.
     pub geometry: Geometry,
+    /// Its left and top edge on the screen, in pixels: (0, 0) unless one of several monitors is captured.
+    pub origin: (i32, i32),
     /// The whole picture, whatever changed of it.
     pub pixels: FramePixels<'a>,
     /// What changed since the last frame, in pixels of this picture. Everything outside is as it was. Empty if only
@@ -79,6 +81,11 @@ pub struct CapturedFrame<'a> {
 }
 
 impl<'a> CapturedFrame<'a> {
+    /// The part of the screen that the picture shows.
+    pub fn area(&self) -> Rect {
+        Rect::new(self.origin.0, self.origin.1, self.geometry.width, self.geometry.height)
+    }
+
     /// The picture, if it lies in this process's memory.
     pub fn as_bgrx(&self) -> Option<Bgrx<'a>> {
         let FramePixels::Bgrx { data, stride } = self.pixels;

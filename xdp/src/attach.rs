@@ -47,7 +47,7 @@ pub enum ModeChoice {
 /// A program on a device. Dropping it detaches the program.
 #[derive(Debug)]
 pub struct Attachment {
-    _link: OwnedFd,
+    link: OwnedFd,
     mode: Mode,
     fallback: Option<io::Error>,
 }
@@ -63,6 +63,14 @@ impl Attachment {
     #[must_use]
     pub fn fallback(&self) -> Option<&io::Error> {
         self.fallback.as_ref()
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // Closing alone would do, but for a child of this process that has not executed its program yet and holds a
+        // copy of the descriptor for that long.
+        sys::bpf::detach(self.link.as_fd());
     }
 }
 
@@ -83,13 +91,13 @@ pub fn attach(
         _ => Some(link(XDP_FLAGS_DRV_MODE)),
     };
     match native {
-        Some(Ok(link)) => Ok(Attachment { _link: link, mode: Mode::Native, fallback: None }),
+        Some(Ok(link)) => Ok(Attachment { link, mode: Mode::Native, fallback: None }),
         Some(Err(error)) if choice != ModeChoice::Auto || !is_about_the_driver(&error) => {
             Err(failed(Mode::Native, error))
         }
         refused => {
             let link = link(XDP_FLAGS_SKB_MODE).map_err(|error| failed(Mode::Generic, error))?;
-            Ok(Attachment { _link: link, mode: Mode::Generic, fallback: refused.and_then(Result::err) })
+            Ok(Attachment { link, mode: Mode::Generic, fallback: refused.and_then(Result::err) })
         }
     }
 }

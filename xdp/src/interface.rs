@@ -29,6 +29,24 @@ impl Interface {
         }
     }
 
+    /// The device with this number.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn with_index(index: u32) -> Result<Self, NoInterface> {
+        match sys::device::name_of(index) {
+            Ok(name) => Ok(Self { index, name }),
+            Err(source) => Err(NoInterface { name: format!("with the number {index}"), source }),
+        }
+    }
+
+    /// The name of its driver, for the log; `unknown` if it has none to tell.
+    #[must_use]
+    pub fn driver(&self) -> String {
+        sys::device::driver_of(&self.name).unwrap_or_else(|_| "unknown".to_owned())
+    }
+
     /// The kernel's number of it.
     #[must_use]
     pub fn index(&self) -> u32 {

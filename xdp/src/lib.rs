@@ -7,9 +7,17 @@
 //! the kernel detaches them when the process ends, however it ends.
 
 pub mod attach;
+pub mod choice;
 pub mod filter;
+mod frame;
 pub mod interface;
+mod netlink;
 pub mod packet;
 pub mod program;
+mod ring;
+mod routes;
 pub mod skeleton;
+mod socket;
 mod sys;
+pub mod udp;
+mod umem;

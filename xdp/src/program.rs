@@ -14,6 +14,9 @@ use libbpf_rs::{ErrorKind, PrintLevel, ProgramMut};
 
 use crate::sys;
 
+/// Every compiled object by the name of its source, for checking that a kernel takes them all.
+pub const OBJECTS: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
 /// What an XDP program decided about a frame (`enum xdp_action`, linux/bpf.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

@@ -7,6 +7,7 @@ use wavry_runtime::shutdown::Shutdown;
 
 use crate::config::Config;
 use crate::session::Session;
+use crate::terminal::say;
 use crate::trace::write_codes;
 use crate::viewer;
 
@@ -36,7 +37,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 fn keep_picture(config: &Config, screen: &HeadlessScreen) -> anyhow::Result<()> {
     if let Some(path) = &config.screenshot {
         screen.save_png(path)?;
-        println!("the last picture is in {}", path.display());
+        say(format_args!("the last picture is in {}", path.display()));
     }
     Ok(())
 }

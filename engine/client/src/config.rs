@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use wavry_codec::DecoderChoice;
+use wavry_xdp::choice::TransportChoice;
 
 /// The UDP port of a host unless another is given.
 const DEFAULT_PORT: u16 = 4810;
@@ -47,6 +48,16 @@ pub struct Config {
     /// Poll the network instead of sleeping: lower latency, one core fully used.
     #[arg(long)]
     pub busy_poll: bool,
+
+    /// How datagrams travel: `io-uring`, the kernel's UDP; `af-xdp`, past the kernel's network stack and its
+    /// firewall, which needs CAP_NET_ADMIN, CAP_BPF and CAP_NET_RAW; or `auto`: af-xdp if an interface is named
+    /// and its driver has native XDP, io-uring otherwise.
+    #[arg(long, default_value_t, value_name = "auto|io-uring|af-xdp")]
+    pub transport: TransportChoice,
+
+    /// Network interface for af-xdp, such as eth0 or a VLAN's eth0.9; the one that leads to the host if not given.
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
 
     /// Core to pin the network thread to.
     #[arg(long, value_name = "CORE")]

@@ -19,7 +19,7 @@ use wavry_runtime::spsc::{Consumer, Producer};
 use crate::handoff::SliceBuffer;
 use crate::notice::{CursorNotice, DecodeNotice, DecodeOutcome};
 use crate::trace::FrameTrace;
-use crate::verify::StripCheck;
+use crate::verify::{StripCheck, Strips};
 
 /// A picture that is due in less than this is shown at once: waking up takes as long.
 const SHOW_EARLY_NS: u64 = 200_000;
@@ -54,6 +54,7 @@ struct Waiting {
     info: FrameInfo,
     show_at_ns: u64,
     trace: FrameTrace,
+    strips: Option<Strips>,
 }
 
 #[derive(Default)]
@@ -127,10 +128,11 @@ impl DecodeThread {
                 frame: meta.frame_id.0,
                 first_arrival_us: meta.first_arrival_us,
                 decode_started_us: started_us,
-                shown: meta.show,
                 ..FrameTrace::default()
             };
         }
+        // The last slice decides: the frame's time may have run out since its first.
+        self.frame.shown = meta.show;
         self.frame.last_arrival_us = meta.complete_us;
         self.frame.complete_us = meta.complete_us;
         self.frame.repaired |= meta.repaired;
@@ -163,15 +165,20 @@ impl DecodeThread {
             self.report(DecodeOutcome::Decoded(id), frame);
             return Ok(());
         }
-        convert(&picture, &mut *self.presenter, self.check.as_mut()).map_err(|error| error.to_string())?;
+        let strips = convert(&picture, &mut *self.presenter, self.check.as_ref())
+            .map_err(|error| error.to_string())?;
         let info = FrameInfo { frame_id: id.0, ready_at_ns };
-        self.waiting = Some(Waiting { info, show_at_ns: show_at_us.saturating_mul(1000), trace: self.frame });
-        if show_at_us.saturating_mul(1000) <= Clock.now() + SHOW_EARLY_NS { self.show() } else { Ok(()) }
+        let show_at_ns = show_at_us.saturating_mul(1000);
+        self.waiting = Some(Waiting { info, show_at_ns, trace: self.frame, strips });
+        if show_at_ns <= Clock.now() + SHOW_EARLY_NS { self.show() } else { Ok(()) }
     }
 
     fn show(&mut self) -> Result<(), String> {
         let Some(waiting) = self.waiting.take() else { return Ok(()) };
         self.presenter.present(waiting.info).map_err(|error| error.to_string())?;
+        if let (Some(check), Some(strips)) = (&mut self.check, waiting.strips) {
+            check.on_shown(strips);
+        }
         let trace = FrameTrace { presented_us: Clock.now() / 1000, ..waiting.trace };
         self.report(DecodeOutcome::Shown(FrameId(waiting.info.frame_id)), trace);
         Ok(())
@@ -227,16 +234,14 @@ impl DecodeThread {
     }
 }
 
+/// Paints the picture for the presenter, and reads its strips if they are to be checked.
 fn convert(
     frame: &DecodedFrame<'_>,
     presenter: &mut dyn Presenter,
-    check: Option<&mut StripCheck>,
-) -> Result<(), CodecError> {
+    check: Option<&StripCheck>,
+) -> Result<Option<Strips>, CodecError> {
     let mut back = presenter.back(Geometry::new(frame.picture.width, frame.picture.height));
     let stride = back.stride();
     i420_to_bgrx(&frame.picture, frame.color, back.data_mut(), stride)?;
-    if let Some(check) = check {
-        check.on_picture(back.as_bgrx());
-    }
-    Ok(())
+    Ok(check.map(|check| check.read(back.as_bgrx())))
 }

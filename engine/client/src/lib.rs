@@ -18,6 +18,7 @@ mod input;
 mod network;
 mod notice;
 mod session;
+mod terminal;
 mod trace;
 mod verify;
 mod viewer;

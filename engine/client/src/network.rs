@@ -126,7 +126,7 @@ impl<T: Transport> NetworkThread<T> {
                     self.over = true;
                 }
                 ClientEvent::Closed(reason) => {
-                    self.notify(ClientNotice::Closed(reason.to_string()));
+                    self.notify(ClientNotice::Closed(reason));
                     self.over = true;
                 }
                 ClientEvent::CursorShape(shape) => {

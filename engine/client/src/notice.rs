@@ -3,6 +3,7 @@
 use rift_core::FrameId;
 use rift_core::input::InputEvent;
 use rift_core::message::proto;
+use rift_core::session::CloseReason;
 use rift_crypto::WavryId;
 
 use crate::trace::FrameTrace;
@@ -33,7 +34,7 @@ pub(crate) enum ClientNotice {
     /// The host let this client in.
     Connected { peer: WavryId, width: u32, height: u32, fps: u32, one_round_trip: bool },
     /// The session is over.
-    Closed(String),
+    Closed(CloseReason),
     /// The host does not let this client in.
     Refused(String),
     /// Counts, about once a second.

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
+use rift_core::session::CloseReason;
 use wavry_codec::{DecoderConfig, open_decoder};
 use wavry_platform::Presenter;
 use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
 use wavry_session_loop::now;
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::Config;
 use crate::contact::{self, Home};
@@ -25,6 +27,7 @@ use crate::handoff::{self, SLICE_BYTES_MAX};
 use crate::input::InputLink;
 use crate::network::{NetworkLinks, NetworkThread};
 use crate::notice::{ClientNotice, DecodeNotice};
+use crate::terminal::say;
 use crate::trace::TraceFile;
 use crate::verify::StripCheck;
 
@@ -43,7 +46,6 @@ pub(crate) struct Session {
     shutdown: Shutdown,
     target: String,
     end: Option<Instant>,
-    frames: u64,
 }
 
 /// Whether a session goes on.
@@ -85,16 +87,24 @@ impl Session {
         let (opened, opening) = std::sync::mpsc::channel();
         let (give_decode, take_decode) = std::sync::mpsc::channel();
         let network = {
-            let uring = UringUdpConfig {
-                busy_poll: config.busy_poll,
-                ..UringUdpConfig::new(contact::unspecified_like(remote))
+            let transport_config = TransportConfig {
+                choice: config.transport,
+                interface: config.interface.clone(),
+                toward: Some(remote.ip()),
+                udp: UringUdpConfig {
+                    busy_poll: config.busy_poll,
+                    ..UringUdpConfig::new(contact::unspecified_like(remote))
+                },
             };
             let core = config.network_core;
+            // A thread that sleeps between packets must run the moment one comes; one that spins would starve
+            // others.
+            let realtime = !config.busy_poll;
             let shutdown = shutdown.clone();
             let main_thread = std::thread::current();
             std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || {
-                settle(core);
-                let transport = match UringUdp::open(uring) {
+                settle(core, realtime);
+                let transport = match choice::open(&transport_config) {
                     Ok(transport) => transport,
                     Err(error) => {
                         let _ = opened.send(Err(error));
@@ -133,7 +143,7 @@ impl Session {
             let (core, tracing) = (config.decode_core, config.trace.is_some());
             let check = config.verify.map(StripCheck::new);
             std::thread::Builder::new().name("wavry-decode".to_owned()).spawn(move || {
-                settle(core);
+                settle(core, false);
                 DecodeThread::new(decoder, presenter, links, check, tracing).run()
             })?
         };
@@ -147,7 +157,6 @@ impl Session {
             shutdown: shutdown.clone(),
             target: config.host.to_string(),
             end: None,
-            frames: 0,
         };
         Ok((session, InputLink::new(commands, waker)))
     }
@@ -160,9 +169,8 @@ impl Session {
         while let Some(notice) = self.decode_notices.pop() {
             match notice {
                 DecodeNotice::Frame(frame) => {
-                    self.frames += 1;
                     if let Some(file) = &mut self.trace {
-                        file.write(&frame).context("the trace could not be written")?;
+                        file.write(&frame);
                     }
                 }
                 DecodeNotice::Failed(error) => bail!("showing the stream failed: {error}"),
@@ -172,17 +180,19 @@ impl Session {
             match notice {
                 ClientNotice::Connected { peer, width, height, fps, one_round_trip } => {
                     let trips = if one_round_trip { "one round trip" } else { "two round trips" };
-                    println!("connected to {peer} after {trips}: {width} x {height}, {fps} fps");
+                    say(format_args!("connected to {peer} after {trips}: {width} x {height}, {fps} fps"));
                     self.end = config.duration.map(|duration| Instant::now() + duration);
                 }
+                ClientNotice::Closed(CloseReason::Unreachable) => bail!(
+                    "{} does not answer; is wavry-server running there, and UDP open to it?",
+                    self.target
+                ),
+                ClientNotice::Closed(CloseReason::Vanished) => {
+                    bail!("{} does not answer any more: it, or the way to it, went away", self.target)
+                }
                 ClientNotice::Closed(reason) => {
-                    if self.end.is_none() && !self.shutdown.requested() && reason == "no answer" {
-                        bail!(
-                            "{} does not answer; is wavry-server running there, and UDP open to it?",
-                            self.target
-                        );
-                    }
-                    println!("{} ended the stream: {reason}", self.target);
+                    ensure!(reason.is_orderly(), "{} ended the stream: {reason}", self.target);
+                    say(format_args!("{} ended the stream: {reason}", self.target));
                     return Ok(Progress::Over);
                 }
                 ClientNotice::Refused(reason) => bail!("{} refuses: {reason}", self.target),
@@ -224,31 +234,30 @@ impl Session {
         let decode = self.decode.join();
         while let Some(DecodeNotice::Frame(frame)) = self.decode_notices.pop() {
             if let Some(file) = &mut self.trace {
-                file.write(&frame).context("the trace could not be written")?;
+                file.write(&frame);
             }
         }
-        if let Some(file) = self.trace.take() {
-            file.finish().context("the trace could not be written to its end")?;
-        }
+        let traced = self.trace.take().map_or(Ok(()), TraceFile::finish);
         let Ok(network) = network else {
             bail!("the network thread panicked; this is a fault of the program")
         };
         let Ok(check) = decode else { bail!("the decode thread panicked; this is a fault of the program") };
         network.context("the network thread ended early")?;
         if let Some(check) = check {
-            println!("verified: {check}");
+            say(format_args!("verified: {check}"));
             ensure!(check.passed() || config.verify.is_none(), "not every shown frame was right: {check}");
         }
-        Ok(())
+        traced
     }
 }
 
-/// Pins the thread if a core was chosen and asks for a priority that keeps latency down.
-fn settle(core: Option<usize>) {
+/// Pins the thread if a core was chosen and asks for a priority that keeps latency down: `realtime` for one that
+/// others wait for and that never computes for long.
+fn settle(core: Option<usize>, realtime: bool) {
     if let Some(core) = core
         && let Err(error) = cores::pin_to(core)
     {
         tracing::warn!(%error, core, "the thread could not be pinned");
     }
-    cores::raise_priority(false);
+    cores::raise_priority(realtime);
 }

@@ -21,24 +21,32 @@ pub(crate) struct StripCheck {
     backwards: u64,
 }
 
+/// What the strips of one picture said; `None` where one could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Strips {
+    top: Option<Code>,
+    bottom: Option<Code>,
+}
+
 impl StripCheck {
     pub(crate) fn new(strips: VerifyStrips) -> Self {
         Self { strips, newest: None, right: 0, unreadable: 0, torn: 0, backwards: 0 }
     }
 
-    /// Looks at a picture that is about to be shown.
-    pub(crate) fn on_picture(&mut self, picture: Bgrx<'_>) {
+    /// Reads the strips of a picture that is painted and may yet be shown.
+    pub(crate) fn read(&self, picture: Bgrx<'_>) -> Strips {
         let picture = PictureRef::from(picture);
         let top = read_code(&picture, Position::Top);
         let bottom = match self.strips {
             VerifyStrips::Top => top,
             VerifyStrips::Both => read_code(&picture, Position::Bottom),
         };
-        self.on_codes(top, bottom);
+        Strips { top, bottom }
     }
 
-    fn on_codes(&mut self, top: Option<Code>, bottom: Option<Code>) {
-        let (Some(top), Some(bottom)) = (top, bottom) else {
+    /// Counts the strips of a picture that is shown.
+    pub(crate) fn on_shown(&mut self, strips: Strips) {
+        let Strips { top: Some(top), bottom: Some(bottom) } = strips else {
             self.unreadable += 1;
             return;
         };
@@ -83,13 +91,13 @@ mod tests {
     fn each_fault_is_told_from_the_others() {
         let mut check = StripCheck::new(VerifyStrips::Both);
         assert!(!check.passed(), "nothing shown is nothing proved");
-        check.on_codes(code(4), code(4));
-        check.on_codes(code(4), code(4));
-        check.on_codes(code(9), code(9));
+        for (top, bottom) in [(code(4), code(4)), (code(4), code(4)), (code(9), code(9))] {
+            check.on_shown(Strips { top, bottom });
+        }
         assert!(check.passed());
         for (top, bottom) in [(code(10), code(9)), (code(8), code(8)), (None, code(9)), (code(9), None)] {
             let mut faulty = check;
-            faulty.on_codes(top, bottom);
+            faulty.on_shown(Strips { top, bottom });
             assert!(!faulty.passed(), "{top:?} {bottom:?}");
         }
     }

@@ -10,6 +10,7 @@ mod bitrate;
 mod drop_reason;
 pub mod endpoint;
 pub mod fec;
+pub mod feedback;
 mod id;
 pub mod input;
 pub mod message;

@@ -144,9 +144,11 @@ proptest! {
         }
 
         let expected = control(proto::control_message::Control::ArrivalFeedback(proto::ArrivalFeedback {
-            first_packet_id: first, report_us: timestamp_us, arrivals: payload.clone(),
+            first_packet_id: first, report_us: timestamp_us, arrivals: payload.clone(), marked_packets: sequence as u32,
         }));
-        let feedback = ArrivalFeedback { first_packet_id: first, report_us: timestamp_us, arrivals: &payload };
+        let feedback = ArrivalFeedback {
+            first_packet_id: first, report_us: timestamp_us, arrivals: &payload, marked_packets: sequence as u32,
+        };
         let len = feedback.encode(&mut out).unwrap();
         prop_assert_eq!(&out[..len], &expected[..]);
         match message::decode(&expected) {

@@ -1,5 +1,5 @@
-//! The seam between a network thread and the way its datagrams travel: `io_uring` UDP today, `AF_XDP`
-//! beside it later.
+//! The seam between a network thread and the way its datagrams travel: `io_uring` UDP here, `AF_XDP`
+//! in `wavry-xdp`.
 //!
 //! What it owns: the vocabulary ([`Received`], [`Transmit`], [`TrafficClass`], [`Ecn`]) and the send slots
 //! ([`TxPool`], [`TxSlot`]). What it never does: parse a payload.

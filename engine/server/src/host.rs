@@ -17,14 +17,16 @@ use wavry_platform::{CaptureSource, InputInjector};
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::UringUdpConfig;
 use wavry_runtime::{cores, kernel};
 use wavry_session_loop::now;
+use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
 use crate::network::{NetworkLinks, NetworkThread};
 use crate::notice::HostNotice;
+use crate::terminal::say;
 use crate::trace::TraceFile;
 use crate::video::{VideoConfig, VideoLinks, VideoThread, open_source};
 
@@ -51,15 +53,15 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut endpoint = HostEndpoint::new(host_config(config, identity, &allowed, &*source)?, now());
     if let PairingMode::Open(span) = config.pairing() {
         let pin = Pin::generate()?;
-        println!("Pairing PIN: {pin} (valid for {} s)", span.as_secs());
+        say(format_args!("Pairing PIN: {pin} (valid for {} s)", span.as_secs()));
         endpoint.open_pairing(pin, now() + span)?;
     }
 
     let Threads { notices, network, video, local } =
         start_threads(config, &shutdown, source, endpoint, injector)?;
-    println!("wavry-server {own_id} listens on {local}");
+    say(format_args!("wavry-server {own_id} listens on {local}"));
     if allowed.peers().is_empty() && !config.pair {
-        println!("No client is paired yet: start with --pair, then run `wavry pair` on the client.");
+        say("No client is paired yet: start with --pair, then run `wavry pair` on the client.");
     }
 
     let ended = supervise(config, &shutdown, notices, &mut allowed, &video);
@@ -138,14 +140,21 @@ fn start_threads(
     let (opened, opening) = std::sync::mpsc::channel();
     let (give_video, take_video) = std::sync::mpsc::channel();
     let network = {
-        let uring = UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) };
+        let transport_config = TransportConfig {
+            choice: config.transport,
+            interface: config.interface.clone(),
+            toward: None,
+            udp: UringUdpConfig { busy_poll: config.busy_poll, ..UringUdpConfig::new(config.listen) },
+        };
         let core = config.network_core;
+        // A thread that sleeps between packets must run the moment one comes; one that spins would starve others.
+        let realtime = !config.busy_poll;
         let tracing = config.trace.is_some();
         let shutdown = shutdown.clone();
         let main_thread = std::thread::current();
         std::thread::Builder::new().name("wavry-net".to_owned()).spawn(move || -> anyhow::Result<()> {
-            settle(core);
-            let transport = match UringUdp::open(uring) {
+            settle(core, realtime);
+            let transport = match choice::open(&transport_config) {
                 Ok(transport) => transport,
                 Err(error) => {
                     let _ = opened.send(Err(error));
@@ -187,7 +196,7 @@ fn start_threads(
         };
         let core = config.video_core;
         std::thread::Builder::new().name("wavry-video".to_owned()).spawn(move || {
-            settle(core);
+            settle(core, false);
             VideoThread::new(video_config, links, source).run()
         })?
     };
@@ -195,14 +204,15 @@ fn start_threads(
     Ok(Threads { notices: notice_end, network, video, local })
 }
 
-/// Pins the thread if a core was chosen and asks for a priority that keeps latency down.
-fn settle(core: Option<usize>) {
+/// Pins the thread if a core was chosen and asks for a priority that keeps latency down: `realtime` for one that
+/// others wait for and that never computes for long.
+fn settle(core: Option<usize>, realtime: bool) {
     if let Some(core) = core
         && let Err(error) = cores::pin_to(core)
     {
         tracing::warn!(%error, core, "the thread could not be pinned");
     }
-    cores::raise_priority(false);
+    cores::raise_priority(realtime);
 }
 
 /// Reads notices until there is a reason to stop.
@@ -218,19 +228,20 @@ fn supervise(
     'running: loop {
         while let Some(notice) = notices.pop() {
             match notice {
-                HostNotice::Started { peer, name } => println!("streaming to {name} ({peer})"),
-                HostNotice::Ended { peer, reason } => println!("{peer} left: {reason}"),
+                HostNotice::Started { peer, name } => say(format_args!("streaming to {name} ({peer})")),
+                HostNotice::Ended { peer, reason } => say(format_args!("{peer} left: {reason}")),
                 HostNotice::Paired { peer, name } => {
-                    allowed.add(peer, &name).context("the paired client could not be remembered")?;
-                    println!("paired with {name} ({peer})");
+                    if let Err(error) = allowed.add(peer, &name) {
+                        // It may connect until this program ends.
+                        tracing::warn!(%error, "the paired client could not be remembered; pair it again later");
+                    }
+                    say(format_args!("paired with {name} ({peer})"));
                 }
                 HostNotice::PairingFailed { attempts_left: 0 } => {
-                    println!(
-                        "wrong PIN three times: pairing has ended; start again with --pair for a new PIN"
-                    );
+                    say("wrong PIN three times: pairing has ended; start again with --pair for a new PIN");
                 }
                 HostNotice::PairingFailed { attempts_left } => {
-                    println!("a client gave a wrong PIN; {attempts_left} attempts left");
+                    say(format_args!("a client gave a wrong PIN; {attempts_left} attempts left"));
                 }
                 HostNotice::InjectionFailed(error) => tracing::warn!(%error, "input could not be injected"),
                 HostNotice::Statistics(s) => tracing::info!(
@@ -246,11 +257,8 @@ fn supervise(
                     "streaming"
                 ),
                 HostNotice::Frame(frame) => {
-                    if let Some(file) = &mut trace
-                        && let Err(error) = file.write(&frame)
-                    {
-                        tracing::warn!(%error, "the trace could not be written and ends here");
-                        trace = None;
+                    if let Some(file) = &mut trace {
+                        file.write(&frame);
                     }
                 }
                 HostNotice::Stopped => break 'running,
@@ -262,7 +270,7 @@ fn supervise(
         std::thread::park_timeout(TICK);
     }
     if let Some(file) = trace {
-        file.finish().context("the trace could not be written to its end")?;
+        file.finish()?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod handoff;
 mod host;
 mod network;
 mod notice;
+mod terminal;
 mod trace;
 mod video;
 

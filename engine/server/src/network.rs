@@ -126,6 +126,10 @@ impl<T: Transport> NetworkThread<T> {
                     self.command(VideoCommand::Stop);
                     self.notify(HostNotice::Ended { peer, reason: reason.to_string() });
                 }
+                // It changes nothing before the next frame is encoded.
+                HostEvent::FrameAcknowledged(frame) => {
+                    self.command_when_awake(VideoCommand::Acknowledged(frame));
+                }
                 HostEvent::KeyframeNeeded => self.command(VideoCommand::Keyframe),
                 HostEvent::ReferenceInvalidated { last_valid } => {
                     self.command(VideoCommand::ReferenceAtMost(last_valid));
@@ -174,6 +178,11 @@ impl<T: Transport> NetworkThread<T> {
     fn take_video_notices(&mut self, now: Timestamp) {
         while let Some(notice) = self.links.video_notices.pop() {
             match notice {
+                VideoNotice::Area(area) => {
+                    if let Some(injector) = &mut self.injector {
+                        injector.set_area(area);
+                    }
+                }
                 VideoNotice::CursorPosition { at_ns, x, y, visible, shape_serial } => {
                     self.session.endpoint_mut().submit_cursor_position(proto::CursorPosition {
                         timestamp_us: at_ns / 1000,

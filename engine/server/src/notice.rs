@@ -1,11 +1,13 @@
 //! What threads tell each other, besides slices.
 
 use rift_crypto::WavryId;
-use wavry_platform::CursorShape;
+use wavry_platform::{CursorShape, Rect};
 
 /// From the video thread to the network thread.
 #[derive(Debug)]
 pub(crate) enum VideoNotice {
+    /// The captured picture is this part of the screen now: absolute positions refer to it.
+    Area(Rect),
     /// The pointer is here now.
     CursorPosition { at_ns: u64, x: i32, y: i32, visible: bool, shape_serial: u32 },
     /// The pointer looks like this now.

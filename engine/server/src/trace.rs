@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -28,8 +28,13 @@ pub(crate) struct FrameTrace {
 const HEADER: &str = "frame,keyframe,slices,bytes,capture_started_us,captured_us,first_slice_us,encoded_us,\
                       first_sealed_us,last_sealed_us";
 
-/// The file they go to. Owned by the main thread: writing may block.
-pub(crate) struct TraceFile(BufWriter<File>);
+/// The file they go to. Owned by the main thread: writing may block. A file that can no longer be written, as
+/// on a full disk, ends the trace and not the stream; [`TraceFile::finish`] says so once more.
+pub(crate) struct TraceFile {
+    path: PathBuf,
+    out: BufWriter<File>,
+    failed: Option<std::io::Error>,
+}
 
 impl TraceFile {
     /// Creates or empties the file.
@@ -38,13 +43,23 @@ impl TraceFile {
             File::create(path).with_context(|| format!("cannot write the trace {}", path.display()))?;
         let mut out = BufWriter::new(file);
         writeln!(out, "{HEADER}")?;
-        Ok(Self(out))
+        Ok(Self { path: path.to_owned(), out, failed: None })
     }
 
     /// Adds a line.
-    pub(crate) fn write(&mut self, f: &FrameTrace) -> std::io::Result<()> {
+    pub(crate) fn write(&mut self, frame: &FrameTrace) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.write_line(frame) {
+            tracing::warn!(path = %self.path.display(), %error, "the trace ends here; the stream goes on");
+            self.failed = Some(error);
+        }
+    }
+
+    fn write_line(&mut self, f: &FrameTrace) -> std::io::Result<()> {
         writeln!(
-            self.0,
+            self.out,
             "{},{},{},{},{},{},{},{},{},{}",
             f.frame,
             u8::from(f.keyframe),
@@ -60,7 +75,11 @@ impl TraceFile {
     }
 
     /// Brings everything to the file.
-    pub(crate) fn finish(mut self) -> std::io::Result<()> {
-        self.0.flush()
+    ///
+    /// # Errors
+    /// When some of it could not be written, now or earlier.
+    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
+        let written = self.failed.take().map_or_else(|| self.out.flush(), Err);
+        written.with_context(|| format!("the trace {} is not complete", self.path.display()))
     }
 }

@@ -13,7 +13,7 @@ use wavry_codec::{
 };
 use wavry_platform::testsource::TestSource;
 use wavry_platform::x11::{X11Capture, X11CaptureConfig};
-use wavry_platform::{CaptureSource, CapturedFrame, FramePixels, Geometry};
+use wavry_platform::{CaptureSource, CapturedFrame, FramePixels, Geometry, Rect};
 use wavry_runtime::Waker;
 use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
@@ -42,6 +42,8 @@ pub(crate) enum VideoCommand {
     Keyframe,
     /// Predict only from this frame or an older one.
     ReferenceAtMost(FrameId),
+    /// The client has this frame and all that it was predicted from.
+    Acknowledged(FrameId),
     /// New targets.
     Rate { bitrate_bps: u64, fps: u32 },
     /// Leave out this many frames.
@@ -81,6 +83,8 @@ pub(crate) struct VideoThread {
     watched: bool,
     refinements_left: u32,
     shape_serial: Option<u32>,
+    /// The part of the screen that was last announced.
+    area: Option<Rect>,
 }
 
 struct OpenEncoder {
@@ -121,6 +125,7 @@ impl VideoThread {
             watched: false,
             refinements_left: 0,
             shape_serial: None,
+            area: None,
         }
     }
 
@@ -162,6 +167,11 @@ impl VideoThread {
                     self.wishes.limit_reference(frame);
                     self.source.refresh();
                 }
+                VideoCommand::Acknowledged(frame) => {
+                    if let Some(open) = &mut self.encoder {
+                        open.encoder.on_acknowledged(frame.0);
+                    }
+                }
                 VideoCommand::Rate { bitrate_bps, fps } => self.set_rate(bitrate_bps, fps),
                 VideoCommand::Skip(frames) => self.wishes.skip = frames,
                 VideoCommand::SelectMonitor(id) => {
@@ -196,6 +206,7 @@ impl VideoThread {
             }
             return Ok(());
         };
+        announce_area(&frame, &mut self.area, &mut self.links);
         announce_cursor(&frame, &mut self.shape_serial, &mut self.links);
         if self.wishes.skip > 0 {
             self.wishes.skip -= 1;
@@ -325,6 +336,16 @@ fn encode(
     Ok(())
 }
 
+/// Tells where on the screen the picture lies, when that changed. If there was no room for it, the next frame
+/// tells it.
+fn announce_area(frame: &CapturedFrame<'_>, announced: &mut Option<Rect>, links: &mut VideoLinks) {
+    let area = Some(frame.area());
+    if *announced != area && links.notices.push(VideoNotice::Area(frame.area())).is_ok() {
+        *announced = area;
+        links.network.wake();
+    }
+}
+
 fn announce_cursor(frame: &CapturedFrame<'_>, shape_serial: &mut Option<u32>, links: &mut VideoLinks) {
     let Some(cursor) = &frame.cursor else { return };
     if *shape_serial != Some(cursor.shape.serial) {
@@ -347,4 +368,145 @@ fn announce_cursor(frame: &CapturedFrame<'_>, shape_serial: &mut Option<u32>, li
 
 fn micros(ns: u64) -> u32 {
     u32::try_from(ns / 1000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use wavry_codec::{CodecError, EncodeReport, EncoderCapabilities, SliceSink};
+    use wavry_platform::{CaptureError, CursorUpdate, Monitor};
+    use wavry_runtime::spsc;
+
+    use super::*;
+    use crate::handoff;
+
+    /// Notes what it is told; encodes nothing.
+    struct Recorder(Arc<Mutex<Vec<u64>>>);
+
+    impl Encoder for Recorder {
+        fn encode(
+            &mut self,
+            _: FrameInput<'_>,
+            request: &EncodeRequest,
+            _: &mut SliceSink<'_>,
+        ) -> Result<EncodeReport, CodecError> {
+            Ok(EncodeReport {
+                frame_id: request.frame_id,
+                keyframe: false,
+                reference: None,
+                slices: 0,
+                bytes: 0,
+                budget_bytes: 0,
+                qp: 30,
+                convert: Duration::ZERO,
+                first_slice: Duration::ZERO,
+                total: Duration::ZERO,
+            })
+        }
+        fn set_bitrate(&mut self, _: u64) -> Result<(), CodecError> {
+            Ok(())
+        }
+        fn set_frame_rate(&mut self, _: f32) -> Result<(), CodecError> {
+            Ok(())
+        }
+        fn on_acknowledged(&mut self, frame_id: u64) {
+            self.0.lock().unwrap().push(frame_id);
+        }
+        fn capabilities(&self) -> EncoderCapabilities {
+            unreachable!("nobody asks")
+        }
+    }
+
+    /// A small picture at a place that the test chooses.
+    struct Placed {
+        origins: Vec<(i32, i32)>,
+        damage: [Rect; 1],
+    }
+
+    impl CaptureSource for Placed {
+        fn geometry(&self) -> Geometry {
+            Geometry::new(16, 16)
+        }
+        fn capture(&mut self, _: Option<Instant>) -> Result<Option<CapturedFrame<'_>>, CaptureError> {
+            Ok(self.origins.pop().map(|origin| CapturedFrame {
+                geometry: Geometry::new(16, 16),
+                origin,
+                pixels: FramePixels::Bgrx { data: &[0; 1024], stride: 64 },
+                damage: &self.damage,
+                started_at_ns: 0,
+                captured_at_ns: 0,
+                cursor: None::<CursorUpdate<'_>>,
+            }))
+        }
+        fn refresh(&mut self) {}
+        fn set_max_fps(&mut self, _: f32) {}
+        fn monitors(&self) -> &[Monitor] {
+            &[]
+        }
+        fn select_monitor(&mut self, _: u32) -> Result<(), CaptureError> {
+            Ok(())
+        }
+    }
+
+    struct World {
+        thread: VideoThread,
+        commands: Producer<VideoCommand>,
+        notices: Consumer<VideoNotice>,
+        acknowledged: Arc<Mutex<Vec<u64>>>,
+    }
+
+    /// A thread with a recording encoder, whose source shows these places in turn, the last one first.
+    fn world(origins: &[(i32, i32)]) -> World {
+        let (commands, command_end) = spsc::ring(16);
+        let (notice_end, notices) = spsc::ring(16);
+        let links = VideoLinks {
+            commands: command_end,
+            slices: handoff::slices().unwrap().0,
+            notices: notice_end,
+            network: Waker::new().unwrap(),
+            shutdown: Shutdown::new(),
+        };
+        let config = VideoConfig {
+            source: SourceChoice::Test(Geometry::new(320, 96)),
+            encoder: EncoderChoice::Auto,
+            encoder_threads: 1,
+            slices: 1,
+            fps: 60,
+            bitrate_bps: 1_000_000,
+        };
+        let source = Placed { origins: origins.to_vec(), damage: [Rect::new(0, 0, 16, 16)] };
+        let mut thread = VideoThread::new(config, links, Box::new(source));
+        let acknowledged = Arc::default();
+        let encoder = Box::new(Recorder(Arc::clone(&acknowledged)));
+        thread.encoder = Some(OpenEncoder { encoder, geometry: Geometry::new(16, 16) });
+        World { thread, commands, notices, acknowledged }
+    }
+
+    #[test]
+    fn acknowledgements_reach_the_encoder() {
+        let mut world = world(&[]);
+        for frame in [3, 4, 9] {
+            world.commands.push(VideoCommand::Acknowledged(FrameId(frame))).unwrap();
+        }
+        world.thread.take_commands();
+        assert_eq!(*world.acknowledged.lock().unwrap(), [3, 4, 9]);
+        // Without an encoder there is nobody to tell.
+        world.commands.push(VideoCommand::Stop).unwrap();
+        world.commands.push(VideoCommand::Acknowledged(FrameId(10))).unwrap();
+        world.thread.take_commands();
+        assert_eq!(world.acknowledged.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn the_place_of_the_picture_is_told_when_it_changes() {
+        let mut world = world(&[(0, 0), (1280, 0), (1280, 0)]);
+        for _ in 0..3 {
+            assert!(world.thread.capture_and_encode().is_ok());
+        }
+        let areas: Vec<Rect> = std::iter::from_fn(|| world.notices.pop())
+            .filter_map(|notice| if let VideoNotice::Area(area) = notice { Some(area) } else { None })
+            .collect();
+        assert_eq!(areas, [Rect::new(1280, 0, 16, 16), Rect::new(0, 0, 16, 16)]);
+    }
 }

@@ -104,6 +104,7 @@ impl TestSource {
         paint_code(&mut canvas, Position::Bottom, &code);
         CapturedFrame {
             geometry: self.picture.geometry(),
+            origin: (0, 0),
             pixels: FramePixels::Bgrx { data: self.picture.data(), stride: self.picture.stride() },
             damage: &self.damage,
             started_at_ns,

@@ -126,11 +126,6 @@ impl X11Capture {
         })
     }
 
-    /// Where the captured picture lies on the screen: what an injector needs to place the pointer.
-    pub fn area(&self) -> Rect {
-        self.area
-    }
-
     /// Waits for something new and fetches it; whether there was something by `deadline`.
     fn fetch_newest(&mut self, deadline: Option<Instant>) -> Result<bool, CaptureError> {
         loop {
@@ -304,6 +299,7 @@ impl CaptureSource for X11Capture {
         }
         Ok(Some(CapturedFrame {
             geometry: self.geometry(),
+            origin: (self.area.x, self.area.y),
             pixels: self.picture(),
             damage: &self.rects,
             started_at_ns: self.started_at_ns,

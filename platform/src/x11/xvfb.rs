@@ -12,6 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, Signal, kill_process};
 
+use x11rb::errors::ReplyError;
+use x11rb::protocol::randr::{self, ConnectionExt as _, ModeInfo, SetConfig};
+use x11rb::protocol::xproto::ConnectionExt as _;
+
+use super::display::Display;
 use crate::error::{DeviceError, DeviceFault, Retry};
 
 const PROGRAM: &str = "Xvfb";
@@ -74,6 +79,25 @@ impl Xvfb {
         &self.display
     }
 
+    /// Gives the screen another size, as a user's display settings do: by a mode of the screen's one output, which
+    /// is made if there is none of that size.
+    ///
+    /// # Errors
+    /// When the server has gone or refuses the size (it cannot grow beyond the size it was started with).
+    pub fn resize(&self, width: u16, height: u16) -> Result<(), DeviceError> {
+        const OPERATION: &str = "resize";
+        let display = Display::connect(Some(&self.display))?;
+        // Nobody sees the states in between, and nobody's questions come in between. The connection's end frees the
+        // server again.
+        display.conn().grab_server().map_err(|e| display.connection_error(OPERATION, e))?;
+        if set_mode(&display, width, height).map_err(|e| display.reply_error(OPERATION, e))? {
+            return Ok(());
+        }
+        let advice = format!("The server does not show {width}x{height}: start it with a larger screen.");
+        let fault = DeviceFault::InvalidArgument;
+        Err(DeviceError::new(display.name(), OPERATION, fault, Retry::Never, advice))
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.server.id()
@@ -98,6 +122,44 @@ impl Drop for Xvfb {
     }
 }
 
+/// Whether the server took the mode.
+fn set_mode(display: &Display, width: u16, height: u16) -> Result<bool, ReplyError> {
+    let (conn, root) = (display.conn(), display.root());
+    let resources = conn.randr_get_screen_resources(root)?.reply()?;
+    let (Some(&crtc), Some(&output)) = (resources.crtcs.first(), resources.outputs.first()) else {
+        return Ok(false);
+    };
+    let known = resources.modes.iter().find(|mode| (mode.width, mode.height) == (width, height));
+    let mode = match known {
+        Some(mode) => mode.id,
+        None => {
+            let name = format!("{width}x{height}");
+            let info = ModeInfo {
+                width,
+                height,
+                dot_clock: u32::from(width) * u32::from(height) * 60,
+                htotal: width,
+                vtotal: height,
+                name_len: name.len() as u16,
+                ..Default::default()
+            };
+            let mode = conn.randr_create_mode(root, info, name.as_bytes())?.reply()?.mode;
+            conn.randr_add_output_mode(output, mode)?.check()?;
+            mode
+        }
+    };
+    let now = resources.config_timestamp;
+    let set = |mode, outputs: &[randr::Output]| -> Result<bool, ReplyError> {
+        let answer = conn.randr_set_crtc_config(crtc, 0, now, 0, 0, mode, 1u16.into(), outputs)?.reply()?;
+        Ok(answer.status == SetConfig::SUCCESS)
+    };
+    // The screen may not shrink below what is shown, so nothing is while it changes. Its size in millimetres is
+    // made up.
+    let off = set(0, &[])?;
+    conn.randr_set_screen_size(root, width, height, 300, 200)?.check()?;
+    Ok(off && set(mode, &[output])?)
+}
+
 fn start_error(complaint: &str) -> DeviceError {
     let advice = format!(
         "It could not be started: {complaint}. Install the package that has it (Debian and Ubuntu: apt-get install \
@@ -109,7 +171,6 @@ fn start_error(complaint: &str) -> DeviceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x11::display::Display;
 
     #[test]
     fn two_servers_run_side_by_side_and_end_with_their_values() {

@@ -62,6 +62,7 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
     __u8 *end = (__u8 *)(long)ctx->data_end;
     __u8 *at = data;
     __u16 rest; /* bytes of the datagram by the IP header */
+    __u64 offset = sizeof(struct ethhdr) + sizeof(struct udphdr); /* of the payload, once all headers are seen */
 
     packet->eth = (struct ethhdr *)at;
     at += sizeof(struct ethhdr);
@@ -75,6 +76,7 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
         if (at > end)
             return PARSE_MALFORMED;
         packet->vlan = bpf_ntohs(tag->tci) & VLAN_ID_BITS;
+        offset += sizeof(*tag);
         protocol = tag->protocol;
     }
     if (protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD))
@@ -97,6 +99,7 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
         rest = total - sizeof(*ip);
         packet->ip4 = ip;
         packet->version = 4;
+        offset += sizeof(*ip);
     } else if (protocol == bpf_htons(ETH_P_IPV6)) {
         struct ipv6hdr *ip = (struct ipv6hdr *)at;
         at += sizeof(*ip);
@@ -117,6 +120,7 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
         rest = bpf_ntohs(ip->payload_len);
         packet->ip6 = ip;
         packet->version = 6;
+        offset += sizeof(*ip);
     } else {
         return PARSE_NOT_UDP;
     }
@@ -130,9 +134,9 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
         return PARSE_MALFORMED;
     packet->payload = at;
     packet->payload_len = len - sizeof(struct udphdr);
-    /* Ethernet pads short frames: there may be more bytes, but not fewer. Written as a sum, because subtracting
-     * pointers would need CAP_PERFMON. */
-    if (at + packet->payload_len > end)
+    /* Ethernet pads short frames: there may be more bytes, but not fewer. In numbers, because adding an unknown
+     * length to a packet pointer, or subtracting two, needs CAP_PERFMON. */
+    if (offset + packet->payload_len > bpf_xdp_get_buff_len(ctx))
         return PARSE_MALFORMED;
     return PARSE_UDP;
 }

@@ -25,6 +25,12 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, device: u32, flags: u32) -> io::
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Detaches a link at once, whoever else has a copy of its descriptor.
+pub(crate) fn detach(link: BorrowedFd<'_>) {
+    // SAFETY: no pointers are passed. It fails only if the device is gone, and then nothing is attached.
+    unsafe { libbpf_sys::bpf_link_detach(link.as_raw_fd()) };
+}
+
 /// What a program made of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RunResult {

@@ -4,3 +4,6 @@
 
 pub(crate) mod bpf;
 pub(crate) mod device;
+pub(crate) mod netlink;
+pub(crate) mod poll;
+pub(crate) mod xsk;

@@ -76,6 +76,8 @@ pub struct ArrivalFeedback<'a> {
     pub report_us: u64,
     /// One big-endian u16 per packet.
     pub arrivals: &'a [u8],
+    /// Packets that have arrived marked "congestion experienced" in this session, modulo 2^32.
+    pub marked_packets: u32,
 }
 
 /// A piece of an encoded `ControlMessage` that must arrive.
@@ -159,7 +161,8 @@ impl ArrivalFeedback<'_> {
     pub fn encode(&self, out: &mut [u8]) -> Option<usize> {
         let content = field::varint_field_len(1, self.first_packet_id)
             + field::varint_field_len(2, self.report_us)
-            + if self.arrivals.is_empty() { 0 } else { field::bytes_field_len(3, self.arrivals.len()) };
+            + if self.arrivals.is_empty() { 0 } else { field::bytes_field_len(3, self.arrivals.len()) }
+            + field::varint_field_len(4, self.marked_packets.into());
         let control = field::bytes_field_len(CONTROL_ARRIVAL_FEEDBACK, content);
         let total = field::bytes_field_len(MESSAGE_CONTROL, control);
         let mut w = field::Writer::new(out.get_mut(..total)?);
@@ -168,6 +171,7 @@ impl ArrivalFeedback<'_> {
         w.varint_field(1, self.first_packet_id);
         w.varint_field(2, self.report_us);
         w.bytes_field(3, self.arrivals);
+        w.varint_field(4, self.marked_packets.into());
         Some(w.len())
     }
 }
@@ -236,6 +240,7 @@ fn decode_feedback(content: &[u8]) -> Result<Incoming<'_>, Malformed> {
             1 => feedback.first_packet_id = value.number()?,
             2 => feedback.report_us = value.number()?,
             3 => feedback.arrivals = value.bytes()?,
+            4 => feedback.marked_packets = value.number32()?,
             _ => {}
         }
     }

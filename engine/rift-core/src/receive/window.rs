@@ -21,9 +21,14 @@ const START_GAP_MAX: u64 = 256;
 const FEEDBACK_ENTRIES_MAX: usize = 480;
 /// Unit of the delays in an arrival report, in microseconds.
 const FEEDBACK_UNIT_US: u64 = 64;
-/// The longest delay in an arrival report; one less than 14 bits hold, so that no entry reads as lost.
+/// The longest delay in an arrival report; one less than 14 bits hold, so that no entry reads as lost or
+/// pending.
 const FEEDBACK_DELAY_MAX: u64 = 0x3ffe;
 const FEEDBACK_LOST: u16 = 0xffff;
+/// Not here, but it may only be late.
+const FEEDBACK_PENDING: u16 = 0x3fff;
+/// Congestion experienced.
+const ECN_CE: u8 = 3;
 
 /// What is known of a packet id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +140,14 @@ pub(super) struct PacketWindow {
     first: u64,
     reorder_us: u64,
     feedback: Vec<u8>,
+    /// Where the next report's news begins.
     feedback_from: u64,
+    /// Where the next report begins: with what the one before told first.
+    repeat_from: u64,
+    /// Something arrived since the last report.
+    arrivals_new: bool,
+    /// Packets that arrived marked, modulo 2^32.
+    marked: u32,
 }
 
 impl PacketWindow {
@@ -151,6 +163,9 @@ impl PacketWindow {
             reorder_us: REORDER_INITIAL_US,
             feedback: Vec::with_capacity(2 * FEEDBACK_ENTRIES_MAX),
             feedback_from: 0,
+            repeat_from: 0,
+            arrivals_new: false,
+            marked: 0,
         }
     }
 
@@ -192,6 +207,7 @@ impl PacketWindow {
             if self.newest.is_none() {
                 self.first = first;
                 self.feedback_from = first;
+                self.repeat_from = first;
             }
             self.expect(first, id);
             self.next = id + 1;
@@ -205,6 +221,7 @@ impl PacketWindow {
             if self.newest.is_some_and(|newest| id < newest) { Arrival::Late } else { Arrival::InOrder }
         };
         self.received += 1;
+        self.arrivals_new = true;
         let at = self.index(id);
         let before = self.slots[at];
         if arrival == Arrival::Late && before.is_missing() {
@@ -232,6 +249,7 @@ impl PacketWindow {
         let at = self.index(id);
         if self.slots[at].id == id {
             self.slots[at].ecn = code_point & 3;
+            self.marked = self.marked.wrapping_add(u32::from(code_point & 3 == ECN_CE));
         }
     }
 
@@ -323,31 +341,43 @@ impl PacketWindow {
             .find_map(|s| s.anchor().map(|p| (s.id, p)))
     }
 
-    /// When and whether the packets since the last report have arrived; `None` where there is nothing
-    /// new. Ends before a packet that may only be late.
+    /// When and whether packets have arrived, from the beginning of the report before on, so that a report
+    /// that is lost costs nothing; `None` where there is nothing new.
     pub(super) fn poll_arrivals(&mut self, now: Timestamp) -> Option<ArrivalFeedback<'_>> {
         let newest = self.newest?;
+        if !self.arrivals_new {
+            return None;
+        }
         let oldest = self.next.saturating_sub(self.slots.len() as u64);
-        let first = self.feedback_from.max(oldest);
+        // What could not be told of in one report is worth more than a repetition.
+        let has_room = newest.saturating_sub(self.repeat_from) < FEEDBACK_ENTRIES_MAX as u64;
+        let first = (if has_room { self.repeat_from } else { self.feedback_from }).max(oldest);
         self.feedback.clear();
+        let mut pending = None;
         let mut id = first;
         while id <= newest && self.feedback.len() < 2 * FEEDBACK_ENTRIES_MAX {
             let slot = &self.slots[self.index(id)];
-            let lost = slot.is_missing() || slot.solved;
-            if lost && !passed(now, slot.arrival, self.reorder_us) {
-                break;
-            }
-            let delay = now.micros_since(slot.arrival) / FEEDBACK_UNIT_US;
-            let seen = u16::from(slot.ecn) << 14 | delay.min(FEEDBACK_DELAY_MAX) as u16;
-            let entry = if lost { FEEDBACK_LOST } else { seen };
+            let missing = slot.is_missing() || slot.solved;
+            let entry = if !missing {
+                let delay = now.micros_since(slot.arrival) / FEEDBACK_UNIT_US;
+                u16::from(slot.ecn) << 14 | delay.min(FEEDBACK_DELAY_MAX) as u16
+            } else if passed(now, slot.arrival, self.reorder_us) {
+                FEEDBACK_LOST
+            } else {
+                pending.get_or_insert(id);
+                FEEDBACK_PENDING
+            };
             self.feedback.extend_from_slice(&entry.to_be_bytes());
             id += 1;
         }
-        self.feedback_from = id;
-        (!self.feedback.is_empty()).then_some(ArrivalFeedback {
+        self.repeat_from = self.feedback_from.max(first).min(pending.unwrap_or(u64::MAX));
+        self.feedback_from = id.min(pending.unwrap_or(u64::MAX)).max(self.feedback_from);
+        self.arrivals_new = id <= newest;
+        Some(ArrivalFeedback {
             first_packet_id: first,
             report_us: now.as_micros(),
             arrivals: &self.feedback,
+            marked_packets: self.marked,
         })
     }
 
@@ -475,22 +505,49 @@ mod tests {
 
     /// Proves R-FB-2.
     #[test]
-    fn the_arrival_report_tells_losses_and_waits_for_late_packets() {
+    fn the_arrival_report_tells_losses_and_what_may_only_be_late() {
         let mut window = PacketWindow::new(256);
         window.arrive(at(0), 0);
         window.arrive(at(6400), 2);
         window.mark_ecn(2, 3);
         let report = window.poll_arrivals(at(6400)).unwrap();
-        assert_eq!((report.first_packet_id, report.arrivals), (0, &[0, 100][..]));
-        assert!(window.poll_arrivals(at(6400)).is_none(), "packet 1 may still come");
+        assert_eq!((report.first_packet_id, report.arrivals), (0, &[0, 100, 0x3f, 0xff, 0xc0, 0][..]));
+        assert_eq!(report.marked_packets, 1);
+        assert!(window.poll_arrivals(at(6400)).is_none(), "nothing new");
+        window.arrive(at(12800), 3);
         let report = window.poll_arrivals(at(12800)).unwrap();
-        assert_eq!(report.first_packet_id, 1);
-        assert_eq!(report.arrivals, [0xff, 0xff, 0xc0, 100]);
+        assert_eq!(report.first_packet_id, 0, "all of the report before is told again");
+        assert_eq!(report.arrivals, [0, 200, 0xff, 0xff, 0xc0, 100, 0, 0]);
         assert_eq!(report.report_us, 12800);
-        assert!(window.poll_arrivals(at(20_000)).is_none());
-        window.arrive(at(20_000), 3);
-        window.mark_ecn(3, 3);
+        window.arrive(at(20_000), 4);
+        window.mark_ecn(4, 3);
         let report = window.poll_arrivals(at(u64::MAX / 2)).unwrap();
-        assert_eq!(report.arrivals, [0xff, 0xfe], "the longest delay does not read as a loss");
+        assert_eq!(report.first_packet_id, 1, "from what was pending on");
+        assert_eq!(report.arrivals[6..], [0xff, 0xfe], "the longest delay does not read as a loss");
+    }
+
+    /// Proves R-FB-6.
+    #[test]
+    fn every_arrival_is_in_two_reports_and_a_flood_in_one() {
+        let mut window = PacketWindow::new(2048);
+        let mut told = vec![0; 200];
+        for id in 0..200u64 {
+            window.arrive(at(id * 1000), id);
+            if id % 10 == 9 {
+                let report = window.poll_arrivals(at(id * 1000)).unwrap();
+                let first = report.first_packet_id as usize;
+                (first..first + report.arrivals.len() / 2).for_each(|i| told[i] += 1);
+            }
+        }
+        assert!(told[..190].iter().all(|&n| n == 2), "{told:?}");
+        for id in 200..1500u64 {
+            window.arrive(at(300_000), id);
+        }
+        let mut next = 200;
+        while let Some(report) = window.poll_arrivals(at(300_000)) {
+            assert!(report.first_packet_id <= next, "no gap");
+            next = report.first_packet_id + report.arrivals.len() as u64 / 2;
+        }
+        assert_eq!(next, 1500);
     }
 }

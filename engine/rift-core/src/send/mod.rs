@@ -69,6 +69,8 @@ pub struct Batch {
     pub last_body_len: usize,
     /// What the packets carry.
     pub kind: BatchKind,
+    /// The frame that they belong to; of retransmissions, that of the first.
+    pub frame_id: FrameId,
 }
 
 /// Frames that were given up before they had left whole, so that what predicts from them cannot be

@@ -141,6 +141,7 @@ fn hostile_body(rng: &mut fastrand::Rng) -> Vec<u8> {
                 first_packet_id: a,
                 report_us: b,
                 arrivals: bytes,
+                marked_packets: c as u32,
             }));
         }
         8 => return control(Control::InputAck(proto::InputAck { sequence: a })),
@@ -347,6 +348,17 @@ fn published_messages_are_understood_unreliably() {
     }
     assert!(world.host_events.contains(&HostEvent::MonitorSelected(5)));
     assert!(world.host_events.contains(&HostEvent::Clipboard("hi".into())));
+}
+
+/// An acknowledgement of what was never sent is dropped, so that no encoder predicts from it.
+#[test]
+fn frames_that_were_not_sent_cannot_be_acknowledged() {
+    let mut world = World::new(host_config(&[1]));
+    let mut rogue = rogue_client(&mut world, streaming_hello());
+    let packet = rogue.packet(&control(Control::FrameAck(proto::FrameAck { frame_id: 1_000_000 })));
+    exchange(&mut world, packet);
+    assert!(world.host_drops.contains(&rift_core::DropReason::Unexpected), "{:?}", world.host_drops);
+    assert!(!world.host_events.iter().any(|e| matches!(e, HostEvent::FrameAcknowledged(_))));
 }
 
 /// Proves R-MSG-2: unknown fields, inside of known messages and instead of them, are skipped; what is known

@@ -75,6 +75,14 @@ fn two_percent_loss_is_repaired() {
     let counters = world.clients[0].endpoint.receiver_counters().unwrap();
     assert!(counters.nacks > 0 && counters.chunks_resent > 0, "{counters:?}");
     assert!(!world.host_events.iter().any(|e| matches!(e, HostEvent::KeyframeNeeded)));
+    // The encoder hears of what arrived. Each message can be lost, and says all that those before it said.
+    let acknowledged: Vec<u64> = world
+        .host_events
+        .iter()
+        .filter_map(|e| if let HostEvent::FrameAcknowledged(frame) = e { Some(frame.0) } else { None })
+        .collect();
+    assert!(acknowledged.len() > 250 && acknowledged.is_sorted(), "{acknowledged:?}");
+    assert_eq!(acknowledged.last(), Some(&299));
 }
 
 /// Proves R-FB-1: reports come about every 100 ms, and loss reaches the host's controller by them.

@@ -116,6 +116,39 @@ pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })
 }
 
+/// Asks for this time slice under normal scheduling, keeping the nice value. Kernels that know none ignore it.
+#[allow(unsafe_code)]
+pub(crate) fn set_time_slice_ns(slice_ns: u64) -> io::Result<()> {
+    /// `struct sched_attr` as of its first version (`linux/sched/types.h`).
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    // SAFETY: no pointers; `PRIO_PROCESS` with id 0 is the calling thread on Linux. -1 is a nice value too, and
+    // these arguments cannot fail.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attributes = Attributes {
+        size: size_of::<Attributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice,
+        priority: 0,
+        runtime: slice_ns,
+        deadline: 0,
+        period: 0,
+    };
+    // SAFETY: `attributes` is valid for reads of the size that it states; 0 names the calling thread.
+    let failed = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } != 0;
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Sets by how many nanoseconds the kernel may delay the calling thread's timers to merge wake-ups.
 #[allow(unsafe_code)]
 pub(crate) fn set_timer_slack_ns(slack_ns: u64) -> io::Result<()> {

@@ -23,6 +23,7 @@ pub use config::UringUdpConfig;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
@@ -132,6 +133,49 @@ impl UringUdp {
             arm: Arm { receive: true, wake: true, writable: false },
             failures: ReceiveFailures::default(),
         })
+    }
+
+    /// Whether a turn would find something to do at once: for a transport laid over this one, which spins on more
+    /// than this ring. Makes no system call.
+    #[inline]
+    pub fn has_work(&mut self) -> bool {
+        let armed = (self.arm.receive && self.rx.has_offered()) || self.arm.wake || self.arm.writable;
+        if armed || self.rx.has_ready() || self.waker.is_due() {
+            return true;
+        }
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun()
+    }
+
+    /// Prepares for the thread to sleep on this ring's descriptor and others, for a transport laid over this one.
+    /// False: there is something to do, so turn instead. True: the descriptor becomes readable when there is;
+    /// afterwards either turn, or call [`end_wait`](Self::end_wait).
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Transport::turn).
+    pub fn prepare_wait(&mut self) -> io::Result<bool> {
+        self.rx.release_current();
+        self.stage();
+        if !self.waker.prepare_sleep() {
+            return Ok(false);
+        }
+        let queue = self.ring.submission();
+        let due = !queue.is_empty() || queue.taskrun();
+        drop(queue);
+        if due {
+            self.enter(Wait::Poll)?;
+        }
+        let armed = (self.arm.receive && self.rx.has_offered()) || self.arm.wake || self.arm.writable;
+        Ok(!armed && !self.rx.has_ready())
+    }
+
+    /// Awake again without a turn. True: a [`Waker`] fired.
+    #[inline]
+    pub fn end_wait(&mut self) -> bool {
+        let woken = self.waker.take();
+        self.counters.wakeups += u64::from(woken);
+        woken
     }
 
     /// The turn of a thread that may sleep.
@@ -331,6 +375,13 @@ impl Transport for UringUdp {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+impl AsRawFd for UringUdp {
+    /// The ring, for polling; see [`prepare_wait`](Self::prepare_wait).
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 }
 

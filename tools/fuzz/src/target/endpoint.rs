@@ -315,6 +315,7 @@ pub(super) fn host_seeds() -> Vec<Vec<u8>> {
             first_packet_id: 0,
             report_us: 1_000_500,
             arrivals: vec![0, 1, 0, 2, 0xff, 0xff],
+            marked_packets: 1,
         })),
         reliable(Control::SelectMonitor(proto::SelectMonitor { monitor_id: 1 })),
         reliable(Control::DisplayModeRequest(proto::DisplayModeRequest { width: 800, height: 600, fps: 30 })),

@@ -192,6 +192,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             first_packet_id: 8,
             report_us: 9,
             arrivals: vec![0, 1, 0xff, 0xff],
+            marked_packets: 3,
         })),
         control(Control::Close(proto::Close { code: 2, message: "bye".into() })),
         control(Control::VrTiming(proto::VrTiming { refresh_hz: 90.0, vsync_offset_us: -5 })),

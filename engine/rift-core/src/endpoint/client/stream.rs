@@ -4,6 +4,7 @@
 //! leaves before any feedback.
 
 use crate::endpoint::{Ecn, TrafficClass};
+use crate::feedback::ReportSchedule;
 use crate::input::{InputEvent, InputSender};
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
@@ -14,12 +15,11 @@ use crate::receive::{
 use crate::session::Features;
 use crate::session::keys::Use;
 use crate::session::link::Link;
+use crate::wire::TRANSPORT_OVERHEAD;
 use crate::{DropReason, FrameId, PacketId, Timestamp};
 
 /// How often reception is reported (RIFT R-FB-1), in microseconds.
 const REPORT_INTERVAL_US: u64 = 100_000;
-/// How often arrival times are reported, in microseconds: about once per frame.
-const ARRIVAL_INTERVAL_US: u64 = 16_000;
 /// Packet ids in one Nack: 64 of at most 10 bytes fit any datagram.
 const NACK_MAX: usize = 64;
 /// The published duration of a packet of sound, in microseconds.
@@ -36,8 +36,8 @@ pub(super) struct Streaming {
     audio: AudioQueue,
     input: InputSender,
     report_at: Timestamp,
-    /// When arrivals are told; never while there are none.
-    arrivals_at: Timestamp,
+    /// When arrivals are told.
+    arrivals: ReportSchedule,
     ack_due: Option<FrameId>,
     newest_shown: Option<FrameId>,
 }
@@ -52,7 +52,7 @@ impl Streaming {
             audio: AudioQueue::new(AUDIO_FRAME_US, AUDIO_QUEUE_US),
             input: InputSender::new(true),
             report_at: now,
-            arrivals_at: Timestamp::NEVER,
+            arrivals: ReportSchedule::default(),
             ack_due: None,
             newest_shown: None,
         }
@@ -74,9 +74,6 @@ impl Streaming {
     #[inline]
     pub(super) fn on_packet(&mut self, now: Timestamp, id: PacketId, ecn: Ecn) {
         self.receiver.on_packet(now, id);
-        if self.arrivals_at == Timestamp::NEVER && self.features.contains(Features::ARRIVAL_FEEDBACK) {
-            self.arrivals_at = now.plus_micros(ARRIVAL_INTERVAL_US);
-        }
         if ecn != Ecn::NotEct {
             self.receiver.on_ecn(id, ecn as u8);
         }
@@ -103,6 +100,9 @@ impl Streaming {
         body: &[u8],
         media: &MediaBody<'_>,
     ) -> Result<(), DropReason> {
+        if self.features.contains(Features::ARRIVAL_FEEDBACK) {
+            self.schedule_report(now, body, media);
+        }
         match media {
             MediaBody::Video(chunk) => self.receiver.handle_chunk(now, id, body, chunk),
             MediaBody::Fec(fec) => self.receiver.handle_fec(now, id, fec),
@@ -124,7 +124,7 @@ impl Streaming {
     pub(super) fn on_clock_jump(&mut self, now: Timestamp) {
         self.input.on_clock_jump(now);
         self.report_at = now;
-        self.arrivals_at = self.arrivals_at.min(now);
+        self.arrivals.on_clock_jump(now);
     }
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp) {
@@ -216,7 +216,11 @@ impl Streaming {
         if self.ack_due.is_some() {
             return Timestamp::ZERO;
         }
-        self.input.poll_timeout().min(self.receiver.poll_timeout()).min(self.report_at).min(self.arrivals_at)
+        self.input
+            .poll_timeout()
+            .min(self.receiver.poll_timeout())
+            .min(self.report_at)
+            .min(self.arrivals.due())
     }
 
     fn poll_nack(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
@@ -270,13 +274,29 @@ impl Streaming {
     }
 
     fn poll_arrivals(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
-        if now < self.arrivals_at {
+        if now < self.arrivals.due() {
             return None;
         }
         let Some(feedback) = self.receiver.poll_arrivals(now) else {
-            self.arrivals_at = Timestamp::NEVER;
+            self.arrivals.clear();
             return None;
         };
-        link.seal_body(out, Use::Payload, |_, body| feedback.encode(body))
+        let len = link.seal_body(out, Use::Payload, |_, body| feedback.encode(body))?;
+        self.arrivals.on_report(len);
+        Some(len)
+    }
+
+    /// Only what the host keeps a record of is worth a report.
+    #[inline]
+    fn schedule_report(&mut self, now: Timestamp, body: &[u8], media: &MediaBody<'_>) {
+        let ends_frame = match media {
+            MediaBody::Video(chunk) => chunk.last_slice && chunk.chunk_index + 1 == chunk.chunk_count,
+            MediaBody::Fec(_) => false,
+            MediaBody::Audio(_) | MediaBody::Other => return,
+        };
+        self.arrivals.on_packet(now, body.len() + TRANSPORT_OVERHEAD);
+        if ends_frame {
+            self.arrivals.on_frame_end(now);
+        }
     }
 }

@@ -42,6 +42,9 @@ pub enum HostEvent {
         /// The newest frame that the client decoded well.
         last_valid: FrameId,
     },
+    /// The client decoded this frame, and so has all that it was predicted from. Later frames may be
+    /// acknowledged though this one's own acknowledgement was lost.
+    FrameAcknowledged(FrameId),
     /// Set the encoder to this.
     RateChanged {
         /// Of the video, without parity.

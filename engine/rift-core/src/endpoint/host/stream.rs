@@ -9,11 +9,12 @@ use super::rate::RateControl;
 use super::sound::SoundQueue;
 use super::{HostConfig, HostEvent, StreamOffer};
 use crate::endpoint::TrafficClass;
+use crate::feedback::{DATAGRAM_OVERHEAD, PacketKind, PacketOutcome, SentHistory, SentPacket};
 use crate::input::InputReceiver;
 use crate::message::Incoming;
 use crate::message::proto::control_message::Control;
 use crate::message::proto::{CongestionControl, CursorPosition, Hello, InputAck};
-use crate::send::{SenderConfig, SliceMeta, VideoSender};
+use crate::send::{Batch, BatchKind, SenderConfig, SliceMeta, VideoSender};
 use crate::session::Features;
 use crate::session::keys::Use;
 use crate::session::link::Link;
@@ -31,6 +32,10 @@ pub(super) const BATCH_MAX: u64 = 64;
 pub(super) struct Streaming {
     pub(super) features: Features,
     sender: VideoSender,
+    /// What left, until its fate is known.
+    sent: SentHistory,
+    /// Frame and number of the packet that left last for the first time.
+    newest_sent: (FrameId, u16),
     /// A batch was begun and its rest must leave next.
     is_mid_batch: bool,
     input: InputReceiver,
@@ -81,6 +86,8 @@ impl Streaming {
         Self {
             features,
             sender: VideoSender::new(&sender),
+            sent: SentHistory::new(sender.pool_sizes().history_packets),
+            newest_sent: (FrameId(0), 0),
             is_mid_batch: false,
             input: InputReceiver::new(),
             sound: SoundQueue::new(),
@@ -159,7 +166,11 @@ impl Streaming {
                 Ok(())
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
-            Incoming::ArrivalFeedback(_) | Incoming::Unknown => Ok(()),
+            Incoming::ArrivalFeedback(report) => {
+                self.sent.on_report(now, report, on_outcome);
+                Ok(())
+            }
+            Incoming::Unknown => Ok(()),
             _ => Err(DropReason::Unexpected),
         }
     }
@@ -240,8 +251,11 @@ impl Streaming {
                 return Ok(());
             }
             Control::FrameAck(ack) => {
-                self.sender.on_frame_acked(FrameId(ack.frame_id));
-                return Ok(());
+                let frame = FrameId(ack.frame_id);
+                if !self.sender.on_frame_acked(frame) {
+                    return Err(DropReason::Unexpected);
+                }
+                HostEvent::FrameAcknowledged(frame)
             }
             Control::KeyframeRequest(request) => {
                 let newest = FrameId(request.newest_frame_id);
@@ -275,6 +289,22 @@ impl Streaming {
         Some(len)
     }
 
+    /// What the packets of `batch` have in common, and the position of the first.
+    fn describe(&self, now: Timestamp, batch: &Batch) -> SentPacket {
+        let (frame, sent) = self.newest_sent;
+        SentPacket {
+            frame: batch.frame_id,
+            position: if frame == batch.frame_id { sent } else { 0 },
+            kind: match batch.kind {
+                BatchKind::Data => PacketKind::Data,
+                BatchKind::Parity => PacketKind::Parity,
+                BatchKind::Retransmission => PacketKind::Retransmission,
+            },
+            sent_at: now,
+            ..SentPacket::default()
+        }
+    }
+
     /// Seals as much of the next batch as fits `out`, back to back.
     fn poll_video(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<(usize, usize)> {
         if link.payload_room().0 < BATCH_MAX {
@@ -284,6 +314,7 @@ impl Streaming {
             return None;
         }
         let batch = self.sender.next_batch(now)?;
+        let mut packet = self.describe(now, &batch);
         let (mut len, mut segment_len) = (0, 0);
         let mut written = 0;
         while written < batch.count {
@@ -298,6 +329,13 @@ impl Streaming {
                 break;
             }
             let sealed = link.seal_in_place(&mut out[len..], body_len)?;
+            packet.id = packet_id;
+            packet.bytes = (sealed as u64 + DATAGRAM_OVERHEAD) as u16;
+            self.sent.on_sent(packet);
+            if batch.kind != BatchKind::Retransmission {
+                packet.position = packet.position.saturating_add(1);
+                self.newest_sent = (packet.frame, packet.position);
+            }
             segment_len = segment_len.max(sealed);
             len += sealed;
             written += 1;
@@ -306,6 +344,9 @@ impl Streaming {
         (written > 0).then_some((len, segment_len))
     }
 }
+
+/// Everybody who learns from what became of packets is told here.
+fn on_outcome(_outcome: &PacketOutcome) {}
 
 /// The lower one of what is offered and what is wanted.
 pub(super) fn fps_of(offer: &StreamOffer, hello: &Hello) -> u32 {

@@ -23,7 +23,8 @@ impl VideoSender {
         self.template = Template::parity(&fields, pending.each as u32, pending.last as u32, pending.each);
         let body_len = self.template.body_len();
         let kind = BatchKind::Parity;
-        Some(Active::new(Batch { count: pending.parity_count, body_len, last_body_len: body_len, kind }))
+        let (count, frame_id) = (pending.parity_count, pending.frame_id);
+        Some(Active::new(Batch { count, body_len, last_body_len: body_len, kind, frame_id }))
     }
 
     pub(super) fn begin_data(&mut self, now: Timestamp) -> Option<Active> {
@@ -42,6 +43,7 @@ impl VideoSender {
             body_len: self.template.body_len(),
             last_body_len: self.last_template.body_len(),
             kind: BatchKind::Data,
+            frame_id: slot.frame_id,
         };
         let frame_id = slot.frame_id;
         let encoded_bytes = (slice.payload(last).end - slice.payload(chunks.start).start) as u64;

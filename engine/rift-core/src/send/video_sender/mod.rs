@@ -254,12 +254,14 @@ impl VideoSender {
     }
 
     /// The peer has decoded or shown `frame`, so that nothing of it or any older frame is needed again.
-    /// A frame that has not left whole is not believed.
-    pub fn on_frame_acked(&mut self, frame: FrameId) {
-        if self.last_whole.is_some_and(|whole| frame <= whole) {
+    /// A frame that has not left whole is not believed; whether it was is returned.
+    pub fn on_frame_acked(&mut self, frame: FrameId) -> bool {
+        let believed = self.last_whole.is_some_and(|whole| frame <= whole);
+        if believed {
             self.store.release_until(frame);
             self.forget_released();
         }
+        believed
     }
 
     /// When [`next_batch`](Self::next_batch) has something to give: [`Timestamp::ZERO`] for at once,

@@ -3,7 +3,7 @@
 use super::super::retransmit::Refused;
 use super::super::{Batch, BatchKind};
 use super::{Active, VideoSender};
-use crate::{PacketId, Timestamp};
+use crate::{FrameId, PacketId, Timestamp};
 
 /// Two reports of one loss that are closer than this are the same report, whatever the round trip.
 const RTT_US_MIN: u64 = 1000;
@@ -20,7 +20,8 @@ pub(super) enum NackRefusal {
 
 impl VideoSender {
     pub(super) fn begin_retransmission(&mut self) -> Option<Active> {
-        let mut batch = Batch { count: 0, body_len: 0, last_body_len: 0, kind: BatchKind::Retransmission };
+        let kind = BatchKind::Retransmission;
+        let mut batch = Batch { count: 0, body_len: 0, last_body_len: 0, kind, frame_id: FrameId(0) };
         // Chunks of frames that are gone are passed over at the front and end a batch elsewhere.
         while let Some(chunk) = self.retransmissions.front() {
             if self.store.find(chunk).is_some() {
@@ -29,10 +30,11 @@ impl VideoSender {
             self.retransmissions.pop();
         }
         for chunk in self.retransmissions.iter().take(self.group_max) {
-            let Some((_, slice)) = self.store.find(chunk) else { break };
+            let Some((slot, slice)) = self.store.find(chunk) else { break };
             let len = slice.body_len_of(chunk.chunk);
             if batch.count == 0 {
                 batch.body_len = len;
+                batch.frame_id = slot.frame_id;
             } else if len > batch.body_len || batch.last_body_len < batch.body_len {
                 break;
             }
