@@ -11,14 +11,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rift_core::endpoint::{ClientEndpoint, Ecn, HostEndpoint, HostEvent, Path};
+use rift_core::Timestamp;
+use rift_core::endpoint::{ClientEndpoint, HostEndpoint, HostEvent};
 use rift_core::input::InputEvent;
 use wavry_runtime::cores;
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_session_loop::{SessionLoop, now};
 
 use super::Effort;
-use super::pair::{Settings, client_config, host_config, now, to_ns, to_transport};
+use super::pair::{Settings, client_config, host_config};
 use crate::estimate::{Estimate, median_ns};
 use crate::report::{Goal, Report};
 
@@ -71,8 +73,7 @@ fn measure_placed(effort: Effort, report: &mut Report) -> anyhow::Result<()> {
 
 /// A client with its host on another thread.
 struct Input {
-    client: ClientEndpoint,
-    udp: UringUdp,
+    client: SessionLoop<UringUdp, ClientEndpoint>,
     submitted: u64,
     injected: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -96,7 +97,8 @@ impl Input {
                 tell.send((udp.local_addr(), udp.waker()))?;
                 let settings = Settings { parity: 0.0, paced: true, arrival_times: false };
                 let config = host_config(named.recv()?, settings)?;
-                host_loop(udp, HostEndpoint::new(config, now()), &injected, &stop)
+                let host = SessionLoop::new(udp, HostEndpoint::new(config, now()));
+                host_loop(host, &injected, &stop)
             })?
         };
         let (at, waker) = told.recv().context("the host did not start")?;
@@ -104,15 +106,15 @@ impl Input {
         let udp = UringUdp::open(loopback)?;
         let (config, id) = client_config(at)?;
         name.send(id)?;
-        let client = ClientEndpoint::new(config, now());
-        let mut input = Self { client, udp, submitted: 0, injected, stop, waker, host: Some(host) };
+        let client = SessionLoop::new(udp, ClientEndpoint::new(config, now()));
+        let mut input = Self { client, submitted: 0, injected, stop, waker, host: Some(host) };
         let end = Instant::now() + PATIENCE;
         // Half a second more for what the two tell each other at the start.
         let mut connected = None;
         while connected.is_none_or(|at: Instant| at.elapsed() < Duration::from_millis(500)) {
             ensure!(Instant::now() < end, "the client could not connect");
-            input.turn(now().plus_micros(20_000).as_micros())?;
-            if connected.is_none() && input.client.session().is_some() {
+            input.turn(now().plus_micros(20_000))?;
+            if connected.is_none() && input.client.endpoint().session().is_some() {
                 connected = Some(Instant::now());
             }
         }
@@ -121,49 +123,35 @@ impl Input {
 
     /// The median of `samples` round trips, in nanoseconds.
     fn round_trips(&mut self, samples: usize) -> anyhow::Result<f64> {
-        self.turn(0)?;
+        self.turn(Timestamp::ZERO)?;
         let mut times = Vec::with_capacity(samples);
         for _ in 0..samples {
             let start = Instant::now();
             self.submitted += 1;
             let event = InputEvent::MouseMoveRelative { dx: 1.0, dy: 0.0 };
-            let submitted = self.client.submit_input(now(), event);
+            let submitted = self.client.endpoint_mut().submit_input(now(), event);
             ensure!(submitted.is_ok(), "an input event was refused: {submitted:?}");
             // The acknowledgement is the only thing that comes, but for an answer to a ping ten times a second.
-            while self.turn(u64::MAX)? == 0 {
+            while self.turn(Timestamp::NEVER)? == 0 {
                 ensure!(start.elapsed() < PATIENCE, "an input event was not acknowledged");
             }
             times.push(start.elapsed());
         }
         thread::sleep(Duration::from_millis(5));
-        self.turn(0)?;
+        self.turn(Timestamp::ZERO)?;
         let injected = self.injected.load(Ordering::Acquire);
         ensure!(injected == self.submitted, "{injected} of {} events arrived", self.submitted);
         Ok(median_ns(&mut times))
     }
 
     /// One turn of the client's loop: sends, waits, receives. Returns how many datagrams came.
-    fn turn(&mut self, until_us: u64) -> anyhow::Result<usize> {
-        let at = now();
-        self.client.handle_timeout(at);
-        while let Some(mut slot) = self.udp.acquire() {
-            let Some(out) = self.client.poll_transmit(at, &mut slot) else { break };
-            self.udp.commit(slot, to_transport(&out));
-        }
-        let deadline = self.client.poll_timeout().min(rift_core::Timestamp::from_micros(until_us));
-        self.udp.turn(to_ns(deadline))?;
-        let at = now();
-        let mut datagrams = 0;
-        while let Some(batch) = self.udp.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            for datagram in batch.datagrams() {
-                if self.client.handle_datagram(at, path, Ecn::NotEct, datagram).is_ok() {
-                    datagrams += 1;
-                }
-            }
-        }
-        while self.client.poll_event().is_some() {}
-        Ok(datagrams)
+    fn turn(&mut self, until: Timestamp) -> anyhow::Result<u64> {
+        self.client.transmit(now());
+        self.client.turn(until)?;
+        self.client.receive(now());
+        while self.client.endpoint_mut().poll_event().is_some() {}
+        let traffic = self.client.take_traffic();
+        Ok(traffic.received - traffic.refused)
     }
 }
 
@@ -178,31 +166,20 @@ impl Drop for Input {
 }
 
 fn host_loop(
-    mut udp: UringUdp,
-    mut host: HostEndpoint,
+    mut host: SessionLoop<UringUdp, HostEndpoint>,
     injected: &AtomicU64,
     stop: &AtomicBool,
 ) -> anyhow::Result<()> {
     while !stop.load(Ordering::Acquire) {
-        let at = now();
-        while let Some(batch) = udp.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            for datagram in batch.datagrams() {
-                // What is refused shows as an event that does not arrive.
-                let _ = host.handle_datagram(at, path, Ecn::NotEct, datagram);
-            }
-        }
-        host.handle_timeout(at);
-        while let Some(event) = host.poll_event() {
+        let now = now();
+        host.receive(now);
+        while let Some(event) = host.endpoint_mut().poll_event() {
             if matches!(event, HostEvent::Input(_)) {
                 injected.fetch_add(1, Ordering::Release);
             }
         }
-        while let Some(mut slot) = udp.acquire() {
-            let Some(out) = host.poll_transmit(at, &mut slot) else { break };
-            udp.commit(slot, to_transport(&out));
-        }
-        udp.turn(to_ns(host.poll_timeout()))?;
+        host.transmit(now);
+        host.turn(Timestamp::NEVER)?;
     }
     Ok(())
 }

@@ -1,21 +1,21 @@
 //! A host and a client with a session between them, over real sockets, driven by one thread.
 //!
 //! Owns both ends. The steps of a network thread's turn can be called apart here, so that each can be
-//! timed apart; they are the steps of `wavry-server` and `wavry-client` in their order.
+//! timed apart; they are those of the loop that `wavry-server` and `wavry-client` run.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, bail, ensure};
 use rift_core::endpoint::{
-    self, ClientConfig, ClientEndpoint, ControllerKind, Ecn, HostConfig, HostEndpoint, Path, StreamOffer,
+    self, ClientConfig, ClientEndpoint, ControllerKind, HostConfig, HostEndpoint, Path, StreamOffer,
 };
 use rift_core::message::proto::{Codec, Resolution};
 use rift_core::send::{SenderConfig, SliceMeta};
 use rift_core::{Bitrate, FrameId, Timestamp};
 use rift_crypto::{Identity, WavryId};
-use wavry_runtime::clock::Clock;
-use wavry_runtime::transport::{self, Transport};
+use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_session_loop::{SessionLoop, now};
 
 /// How long a handshake or a frame may take, in microseconds.
 const PATIENCE_US: u64 = 2_000_000;
@@ -33,10 +33,8 @@ pub struct Settings {
 
 /// The pair.
 pub struct Pair {
-    host: HostEndpoint,
-    host_udp: UringUdp,
-    client: ClientEndpoint,
-    client_udp: UringUdp,
+    host: SessionLoop<UringUdp, HostEndpoint>,
+    client: SessionLoop<UringUdp, ClientEndpoint>,
     next_frame: u64,
     arrivals: Option<(u64, u64)>,
 }
@@ -54,15 +52,13 @@ impl Pair {
         let (client_config, client_id) = client_config(host_udp.local_addr())?;
         let host_config = host_config(client_id, settings)?;
         let mut pair = Self {
-            host: HostEndpoint::new(host_config, now()),
-            host_udp,
-            client: ClientEndpoint::new(client_config, now()),
-            client_udp,
+            host: SessionLoop::new(host_udp, HostEndpoint::new(host_config, now())),
+            client: SessionLoop::new(client_udp, ClientEndpoint::new(client_config, now())),
             next_frame: 0,
             arrivals: None,
         };
         let end = now().plus_micros(PATIENCE_US);
-        while pair.host.session().is_none() || pair.client.session().is_none() {
+        while pair.host.endpoint().session().is_none() || pair.client.endpoint().session().is_none() {
             ensure!(now() < end, "the client could not connect");
             pair.answer()?;
         }
@@ -91,6 +87,7 @@ impl Pair {
         };
         self.next_frame += 1;
         self.host
+            .endpoint_mut()
             .submit_slice(now, &meta, data)
             .map_err(|reason| anyhow::anyhow!("the host refused a frame: {reason:?}"))
     }
@@ -111,20 +108,13 @@ impl Pair {
     #[inline]
     pub fn send_and(&mut self, mut on_video: impl FnMut(&endpoint::Transmit)) -> anyhow::Result<()> {
         loop {
-            let now = now();
-            let mut is_done = false;
-            while let Some(mut slot) = self.host_udp.acquire() {
-                let Some(out) = self.host.poll_transmit(now, &mut slot) else {
-                    is_done = true;
-                    break;
-                };
+            let all = self.host.transmit_and(now(), |out| {
                 if out.class == endpoint::TrafficClass::Video {
-                    on_video(&out);
+                    on_video(out);
                 }
-                self.host_udp.commit(slot, to_transport(&out));
-            }
-            self.host_udp.flush()?;
-            if is_done {
+            });
+            self.host.flush()?;
+            if all {
                 return Ok(());
             }
         }
@@ -144,8 +134,7 @@ impl Pair {
                 return Ok(());
             }
             ensure!(now() < end, "a frame did not leave");
-            let deadline = self.host.poll_timeout().min(end);
-            self.host_udp.turn(to_ns(deadline))?;
+            self.host.turn(end)?;
             self.host_receive();
         }
     }
@@ -160,27 +149,25 @@ impl Pair {
         let newest = FrameId(self.next_frame - 1);
         self.arrivals = None;
         loop {
-            let deadline = self.client.poll_timeout().min(end);
-            self.client_udp.turn(to_ns(deadline))?;
+            self.client.turn(end)?;
             let now = now();
             self.client_receive(now);
-            self.client.handle_timeout(now);
-            while self.client.poll_event().is_some() {}
-            while let Some(slice) = self.client.poll_slice(now) {
+            let client = self.client.endpoint_mut();
+            while let Some(slice) = client.poll_slice(now) {
                 let (frame, last) = (slice.frame_id, slice.last);
                 if frame == newest {
                     on_frame(slice.data);
                 }
                 if last {
-                    self.client.on_decoded(now, frame);
-                    self.client.on_shown(now, frame);
+                    client.on_decoded(now, frame);
+                    client.on_shown(now, frame);
                 }
                 if frame == newest && last {
                     return Ok(());
                 }
             }
             if now >= end {
-                bail!("a frame did not arrive: {:?}", self.client.receiver_counters());
+                bail!("a frame did not arrive: {:?}", self.client.endpoint().receiver_counters());
             }
         }
     }
@@ -191,17 +178,12 @@ impl Pair {
     /// A broken socket.
     #[inline]
     pub fn answer(&mut self) -> anyhow::Result<()> {
-        self.client_udp.turn(Some(0))?;
+        self.client.turn(Timestamp::ZERO)?;
         let at = now();
         self.client_receive(at);
-        self.client.handle_timeout(at);
-        while self.client.poll_event().is_some() {}
-        while let Some(mut slot) = self.client_udp.acquire() {
-            let Some(out) = self.client.poll_transmit(at, &mut slot) else { break };
-            self.client_udp.commit(slot, to_transport(&out));
-        }
-        self.client_udp.flush()?;
-        self.host_udp.turn(Some(0))?;
+        self.client.transmit(at);
+        self.client.flush()?;
+        self.host.turn(Timestamp::ZERO)?;
         self.host_receive();
         self.send()
     }
@@ -215,44 +197,35 @@ impl Pair {
     /// Lost, asked for again, or given up so far: of a sound measurement nothing.
     #[must_use]
     pub fn losses(&self) -> u64 {
-        let sender =
-            self.host.sender_counters().map_or(0, |c| c.retransmitted_packets + c.frames_dropped_stale);
-        let receiver = self.client.receiver_counters().map_or(0, |c| c.frames_dropped);
-        sender + receiver + self.client_udp.counters().socket_drops
+        let sender = self
+            .host
+            .endpoint()
+            .sender_counters()
+            .map_or(0, |c| c.retransmitted_packets + c.frames_dropped_stale);
+        let receiver = self.client.endpoint().receiver_counters().map_or(0, |c| c.frames_dropped);
+        sender + receiver + self.client.transport().counters().socket_drops
     }
 
     fn data_packets(&self) -> u64 {
-        self.host.sender_counters().map_or(0, |counters| counters.data_packets)
+        self.host.endpoint().sender_counters().map_or(0, |counters| counters.data_packets)
     }
 
+    /// What is refused shows as a frame that does not arrive.
     #[inline]
     fn client_receive(&mut self, now: Timestamp) {
-        while let Some(batch) = self.client_udp.poll_receive() {
+        let arrivals = &mut self.arrivals;
+        self.client.receive_and(now, |batch| {
             if let Some(at) = batch.arrival_ns {
-                self.arrivals = Some((self.arrivals.map_or(at, |(first, _)| first), at));
+                *arrivals = Some((arrivals.map_or(at, |(first, _)| first), at));
             }
-            let path = Path { remote: batch.from, local: batch.to };
-            let ecn = Ecn::from_bits(batch.ecn as u8);
-            for datagram in batch.datagrams() {
-                // What is refused shows as a frame that does not arrive.
-                let _ = self.client.handle_datagram(now, path, ecn, datagram);
-            }
-        }
+        });
+        while self.client.endpoint_mut().poll_event().is_some() {}
     }
 
     #[inline]
     fn host_receive(&mut self) {
-        let now = now();
-        while let Some(batch) = self.host_udp.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            let ecn = Ecn::from_bits(batch.ecn as u8);
-            for datagram in batch.datagrams() {
-                // As above.
-                let _ = self.host.handle_datagram(now, path, ecn, datagram);
-            }
-        }
-        self.host.handle_timeout(now);
-        while self.host.poll_event().is_some() {}
+        self.host.receive(now());
+        while self.host.endpoint_mut().poll_event().is_some() {}
     }
 }
 
@@ -297,36 +270,4 @@ pub fn host_config(client: WavryId, settings: Settings) -> anyhow::Result<HostCo
 #[inline]
 pub fn keep(slice: &[u8]) {
     let _ = std::hint::black_box(slice);
-}
-
-/// The time as endpoints take it.
-#[inline]
-#[must_use]
-pub fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
-}
-
-/// A deadline as transports take it.
-#[inline]
-#[must_use]
-pub fn to_ns(deadline: Timestamp) -> Option<u64> {
-    (deadline != Timestamp::NEVER).then(|| deadline.as_micros().saturating_mul(1000))
-}
-
-/// What an endpoint wants to send, as transports take it, marked as the programs mark it.
-#[inline]
-#[must_use]
-pub fn to_transport(out: &endpoint::Transmit) -> transport::Transmit {
-    let class = match out.class {
-        endpoint::TrafficClass::Input | endpoint::TrafficClass::Control => transport::TrafficClass::Ef,
-        endpoint::TrafficClass::Audio | endpoint::TrafficClass::Video => transport::TrafficClass::Af41,
-    };
-    transport::Transmit {
-        to: out.path.remote,
-        from: out.path.local,
-        len: out.len,
-        segment_len: out.segment_len,
-        class,
-        ecn: transport::Ecn::NotEct,
-    }
 }

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use rift_core::Timestamp;
-use rift_core::endpoint::{ClientConfig, ClientEndpoint, ClientEvent, Ecn, ExpectedHost, Path, Purpose};
+use rift_core::endpoint::{ClientConfig, ClientEndpoint, ClientEvent, ExpectedHost, Path, Purpose};
 use rift_core::session::{CloseCode, CloseReason};
 use rift_crypto::{Identity, KnownHost, KnownHosts, PeerProof, Pin};
-use wavry_runtime::clock::Clock;
 use wavry_runtime::kernel;
-use wavry_runtime::transport::{self, Transport};
 use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_session_loop::{SessionLoop, now};
 
 use crate::config::Target;
 use crate::network::refusal;
@@ -143,8 +142,7 @@ fn not_paired(target: &Target) -> String {
 }
 
 struct Contact {
-    transport: UringUdp,
-    endpoint: ClientEndpoint,
+    session: SessionLoop<UringUdp, ClientEndpoint>,
 }
 
 impl Contact {
@@ -163,17 +161,15 @@ impl Contact {
             purpose,
             ..ClientConfig::new(home.identity()?, rift_crypto::random_seed()?, path)
         };
-        Ok(Self {
-            transport: UringUdp::open(UringUdpConfig::new(unspecified_like(remote)))?,
-            endpoint: ClientEndpoint::new(config, now()),
-        })
+        let transport = UringUdp::open(UringUdpConfig::new(unspecified_like(remote)))?;
+        Ok(Self { session: SessionLoop::new(transport, ClientEndpoint::new(config, now())) })
     }
 
     /// The next event, or `None` if there is none for as long as `patience`.
     fn next_event(&mut self, patience: Duration) -> anyhow::Result<Option<ClientEvent>> {
         let end = now() + patience;
         loop {
-            if let Some(event) = self.endpoint.poll_event() {
+            if let Some(event) = self.session.endpoint_mut().poll_event() {
                 return Ok(Some(event));
             }
             if now() >= end {
@@ -184,35 +180,14 @@ impl Contact {
     }
 
     fn close(mut self) -> anyhow::Result<()> {
-        self.endpoint.close(now(), CloseReason::Local(CloseCode::Normal));
-        let end = now() + Duration::from_millis(300);
-        while now() < end && !self.endpoint.is_drained() {
-            self.turn(end)?;
-        }
-        Ok(())
+        self.session.take_leave(CloseReason::Local(CloseCode::Normal)).map_err(Into::into)
     }
 
     fn turn(&mut self, end: Timestamp) -> anyhow::Result<()> {
-        let at = now();
-        while let Some(batch) = self.transport.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            for datagram in batch.datagrams() {
-                // Garbage is none of this conversation's business.
-                let _ = self.endpoint.handle_datagram(at, path, Ecn::NotEct, datagram);
-            }
-        }
-        self.endpoint.handle_timeout(at);
-        while let Some(mut slot) = self.transport.acquire() {
-            let Some(out) = self.endpoint.poll_transmit(at, &mut slot) else { break };
-            let transmit = transport::Transmit {
-                from: out.path.local,
-                class: transport::TrafficClass::Ef,
-                ..transport::Transmit::batch(out.path.remote, out.len, out.segment_len)
-            };
-            self.transport.commit(slot, transmit);
-        }
-        let due = self.endpoint.poll_timeout().min(end);
-        self.transport.turn(Some(due.as_micros().saturating_mul(1000)))?;
+        let now = now();
+        self.session.receive(now);
+        self.session.transmit(now);
+        self.session.turn(end)?;
         Ok(())
     }
 }
@@ -220,8 +195,4 @@ impl Contact {
 /// The wildcard address of the same family, any port.
 pub(crate) fn unspecified_like(remote: SocketAddr) -> SocketAddr {
     if remote.is_ipv4() { SocketAddr::from(([0; 4], 0)) } else { SocketAddr::from(([0u16; 8], 0)) }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
 }

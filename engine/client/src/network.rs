@@ -6,21 +6,19 @@
 use std::thread::Thread;
 
 use rift_core::Timestamp;
-use rift_core::endpoint::{self, ClientEndpoint, ClientEvent, Path, Refusal, Via};
+use rift_core::endpoint::{ClientEndpoint, ClientEvent, Refusal, Via};
 use rift_core::message::proto::RefusalReason;
 use rift_core::session::{CloseCode, CloseReason};
-use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{Consumer, Producer};
-use wavry_runtime::transport::{self, Transport};
+use wavry_runtime::transport::Transport;
+use wavry_session_loop::{SessionLoop, now};
 
 use crate::handoff::{SliceMeta, SliceSender};
 use crate::notice::{ClientCommand, ClientNotice, CursorNotice, DecodeOutcome, Statistics};
 
 /// How often counts go to the main thread.
 const STATISTICS_INTERVAL_US: u64 = 1_000_000;
-/// How long taking leave may last.
-const CLOSE_US: u64 = 300_000;
 
 /// The ends of the rings that the thread holds.
 pub(crate) struct NetworkLinks {
@@ -36,11 +34,11 @@ pub(crate) struct NetworkLinks {
 
 /// The thread's state.
 pub(crate) struct NetworkThread<T> {
-    transport: T,
-    endpoint: ClientEndpoint,
+    session: SessionLoop<T, ClientEndpoint>,
     links: NetworkLinks,
     statistics: Statistics,
     statistics_due: Timestamp,
+    notices_lost: u64,
     over: bool,
 }
 
@@ -48,18 +46,19 @@ impl<T: Transport> NetworkThread<T> {
     /// A thread state around a transport and an endpoint.
     pub(crate) fn new(transport: T, endpoint: ClientEndpoint, links: NetworkLinks) -> Self {
         Self {
-            transport,
-            endpoint,
+            session: SessionLoop::new(transport, endpoint),
             links,
             statistics: Statistics::default(),
             statistics_due: Timestamp::NEVER,
+            notices_lost: 0,
             over: false,
         }
     }
 
     /// Runs until told to stop or until the host ends the session.
     pub(crate) fn run(mut self) -> std::io::Result<()> {
-        let result = self.serve().and_then(|()| self.take_leave());
+        let result =
+            self.serve().and_then(|()| self.session.take_leave(CloseReason::Local(CloseCode::Normal)));
         self.notify(ClientNotice::Stopped);
         result
     }
@@ -67,58 +66,27 @@ impl<T: Transport> NetworkThread<T> {
     fn serve(&mut self) -> std::io::Result<()> {
         while !self.over && !self.links.shutdown.requested() {
             let now = now();
-            self.receive(now);
-            self.endpoint.handle_timeout(now);
+            self.session.receive(now);
             self.take_outcomes(now);
             self.take_commands(now);
             self.take_events(now);
             self.hand_over_slices(now);
-            self.transmit(now);
+            self.session.transmit(now);
             self.report(now);
-            let deadline = self.endpoint.poll_timeout().min(self.statistics_due);
-            self.transport.turn(to_ns(deadline))?;
+            self.session.turn(self.statistics_due)?;
         }
         Ok(())
-    }
-
-    fn take_leave(&mut self) -> std::io::Result<()> {
-        let end = now().plus_micros(CLOSE_US);
-        self.endpoint.close(now(), CloseReason::Local(CloseCode::Normal));
-        loop {
-            let now = now();
-            self.receive(now);
-            self.endpoint.handle_timeout(now);
-            self.transmit(now);
-            let due = self.endpoint.poll_timeout();
-            if now >= end || self.endpoint.is_drained() {
-                return self.transport.flush();
-            }
-            self.transport.turn(to_ns(due.min(end)))?;
-        }
-    }
-
-    fn receive(&mut self, now: Timestamp) {
-        while let Some(batch) = self.transport.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            let ecn = endpoint::Ecn::from_bits(batch.ecn as u8);
-            for datagram in batch.datagrams() {
-                self.statistics.datagrams += 1;
-                self.statistics.bytes += datagram.len() as u64;
-                // Garbage is counted by the endpoint.
-                let _ = self.endpoint.handle_datagram(now, path, ecn, datagram);
-            }
-        }
     }
 
     fn take_outcomes(&mut self, now: Timestamp) {
         while let Some(outcome) = self.links.outcomes.pop() {
             match outcome {
                 DecodeOutcome::Shown(frame) => {
-                    self.endpoint.on_decoded(now, frame);
-                    self.endpoint.on_shown(now, frame);
+                    self.session.endpoint_mut().on_decoded(now, frame);
+                    self.session.endpoint_mut().on_shown(now, frame);
                 }
-                DecodeOutcome::Decoded(frame) => self.endpoint.on_decoded(now, frame),
-                DecodeOutcome::Failed(frame) => self.endpoint.on_decode_failed(now, frame),
+                DecodeOutcome::Decoded(frame) => self.session.endpoint_mut().on_decoded(now, frame),
+                DecodeOutcome::Failed(frame) => self.session.endpoint_mut().on_decode_failed(now, frame),
             }
         }
     }
@@ -128,7 +96,7 @@ impl<T: Transport> NetworkThread<T> {
             match command {
                 ClientCommand::Input(event) => {
                     // An event with impossible numbers is not sent.
-                    let _ = self.endpoint.submit_input(now, event);
+                    let _ = self.session.endpoint_mut().submit_input(now, event);
                 }
                 ClientCommand::Close => self.over = true,
             }
@@ -136,7 +104,7 @@ impl<T: Transport> NetworkThread<T> {
     }
 
     fn take_events(&mut self, now: Timestamp) {
-        while let Some(event) = self.endpoint.poll_event() {
+        while let Some(event) = self.session.endpoint_mut().poll_event() {
             match event {
                 ClientEvent::Connected { peer, stream, via } => {
                     self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
@@ -162,12 +130,10 @@ impl<T: Transport> NetworkThread<T> {
                     self.over = true;
                 }
                 ClientEvent::CursorShape(shape) => {
-                    let _ = self.links.cursors.push(CursorNotice::Shape(shape));
-                    self.links.decode_thread.unpark();
+                    self.tell_cursor(CursorNotice::Shape(shape));
                 }
                 ClientEvent::CursorPosition(position) => {
-                    let _ = self.links.cursors.push(CursorNotice::Position(position));
-                    self.links.decode_thread.unpark();
+                    self.tell_cursor(CursorNotice::Position(position));
                 }
                 _ => {}
             }
@@ -176,33 +142,18 @@ impl<T: Transport> NetworkThread<T> {
 
     fn hand_over_slices(&mut self, now: Timestamp) {
         let mut any = false;
-        while let Some(slice) = self.endpoint.poll_slice(now) {
+        while let Some(slice) = self.session.endpoint_mut().poll_slice(now) {
             any = true;
             self.statistics.slices += 1;
             let frame = slice.frame_id;
             if self.links.slices.send(SliceMeta::from(&slice), slice.data).is_err() {
                 // The decoder is behind. It gets the next frame that does not need this one.
                 self.statistics.slices_lost += 1;
-                self.endpoint.on_decode_failed(now, frame);
+                self.session.endpoint_mut().on_decode_failed(now, frame);
             }
         }
         if any {
             self.links.decode_thread.unpark();
-        }
-    }
-
-    fn transmit(&mut self, now: Timestamp) {
-        while let Some(mut slot) = self.transport.acquire() {
-            let Some(out) = self.endpoint.poll_transmit(now, &mut slot) else { break };
-            let transmit = transport::Transmit {
-                to: out.path.remote,
-                from: out.path.local,
-                len: out.len,
-                segment_len: out.segment_len,
-                class: transport::TrafficClass::Ef,
-                ecn: transport::Ecn::NotEct,
-            };
-            self.transport.commit(slot, transmit);
         }
     }
 
@@ -211,10 +162,14 @@ impl<T: Transport> NetworkThread<T> {
             return;
         }
         self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
-        if let Some(session) = self.endpoint.session() {
+        let traffic = self.session.take_traffic();
+        self.statistics.datagrams = traffic.received;
+        self.statistics.bytes = traffic.received_bytes;
+        self.statistics.notices_lost = self.notices_lost;
+        if let Some(session) = self.session.endpoint().session() {
             self.statistics.rtt_us = session.rtt_us;
         }
-        if let Some(counters) = self.endpoint.receiver_counters() {
+        if let Some(counters) = self.session.endpoint().receiver_counters() {
             self.statistics.asked_again = counters.nacks;
             self.statistics.repaired = counters.chunks_from_parity + counters.chunks_resent;
             self.statistics.frames_dropped = counters.frames_dropped;
@@ -223,8 +178,13 @@ impl<T: Transport> NetworkThread<T> {
         self.notify(ClientNotice::Statistics(seen));
     }
 
+    fn tell_cursor(&mut self, cursor: CursorNotice) {
+        self.notices_lost += u64::from(self.links.cursors.push(cursor).is_err());
+        self.links.decode_thread.unpark();
+    }
+
     fn notify(&mut self, notice: ClientNotice) {
-        let _ = self.links.notices.push(notice);
+        self.notices_lost += u64::from(self.links.notices.push(notice).is_err());
         self.links.main_thread.unpark();
     }
 }
@@ -243,10 +203,5 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
-}
-
-fn to_ns(deadline: Timestamp) -> Option<u64> {
-    (deadline != Timestamp::NEVER).then(|| deadline.as_micros().saturating_mul(1000))
-}
+#[cfg(test)]
+mod steady_state;

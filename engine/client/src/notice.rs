@@ -72,4 +72,6 @@ pub(crate) struct Statistics {
     pub(crate) repaired: u64,
     pub(crate) frames_dropped: u64,
     pub(crate) slices_lost: u64,
+    /// Since the start: notices for which their ring had no room.
+    pub(crate) notices_lost: u64,
 }

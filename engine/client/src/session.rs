@@ -8,19 +8,18 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rift_core::Timestamp;
 use rift_core::endpoint::{ClientConfig, ClientEndpoint, Path, Purpose};
 use rift_core::session::CloseReason;
 use rift_relay::link::Link;
 use rift_relay::wire::Role;
 use wavry_codec::{DecoderConfig, open_decoder};
 use wavry_platform::Presenter;
-use wavry_runtime::clock::Clock;
 use wavry_runtime::cores;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::UringUdpConfig;
+use wavry_session_loop::now;
 use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::Config;
@@ -213,6 +212,7 @@ impl Session {
                     repaired = s.repaired,
                     frames_dropped = s.frames_dropped,
                     slices_lost = s.slices_lost,
+                    notices_lost = s.notices_lost,
                     "receiving"
                 ),
                 ClientNotice::Stopped => return Ok(Progress::Over),
@@ -273,8 +273,4 @@ fn settle(core: Option<usize>, realtime: bool) {
         tracing::warn!(%error, core, "the thread could not be pinned");
     }
     cores::raise_priority(realtime);
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
 }

@@ -7,21 +7,21 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rift_core::Bitrate;
 use rift_core::endpoint::{ControllerKind, HostConfig, HostEndpoint, StreamOffer};
 use rift_core::message::proto::{Codec, Monitor, Resolution};
 use rift_core::session::LinkConfig;
-use rift_core::{Bitrate, Timestamp};
 use rift_crypto::{AllowList, Identity, Pin};
 use rift_relay::link::{self, Link};
 use rift_relay::wire::Role;
 use wavry_platform::x11::X11Injector;
 use wavry_platform::{CaptureSource, InputInjector};
-use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{self, Consumer};
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::UringUdpConfig;
 use wavry_runtime::{cores, kernel};
+use wavry_session_loop::now;
 use wavry_xdp::choice::{self, TransportConfig};
 
 use crate::config::{Config, PairingMode, SourceChoice};
@@ -277,6 +277,7 @@ fn supervise(
                     retransmitted = s.retransmitted,
                     slices_lost = s.slices_lost,
                     dropped = s.dropped_datagrams,
+                    notices_lost = s.notices_lost,
                     "streaming"
                 ),
                 HostNotice::Decision(decision) => {
@@ -311,8 +312,4 @@ fn join(thread: JoinHandle<anyhow::Result<()>>, name: &str) -> anyhow::Result<()
         Ok(result) => result.with_context(|| format!("the {name} thread ended early")),
         Err(_) => anyhow::bail!("the {name} thread panicked; this is a fault of the program"),
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
 }

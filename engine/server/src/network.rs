@@ -7,7 +7,7 @@
 use std::thread::Thread;
 
 use rift_core::Timestamp;
-use rift_core::endpoint::{self, HostEndpoint, HostEvent, Path};
+use rift_core::endpoint::{HostEndpoint, HostEvent};
 use rift_core::input::InputEvent;
 use rift_core::message::proto;
 use rift_core::send::SliceMeta;
@@ -17,7 +17,8 @@ use wavry_platform::input::BTN_LEFT;
 use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{Consumer, Producer};
-use wavry_runtime::transport::{self, Transport};
+use wavry_runtime::transport::Transport;
+use wavry_session_loop::{SessionLoop, now};
 
 use crate::handoff::{EncodedBuffer, SliceTimes};
 use crate::notice::{HostNotice, Statistics, VideoNotice};
@@ -26,8 +27,6 @@ use crate::video::VideoCommand;
 
 /// How often counts go to the main thread while somebody watches.
 const STATISTICS_INTERVAL_US: u64 = 1_000_000;
-/// How long a closing session may take to tell the client why.
-const CLOSE_US: u64 = 300_000;
 
 /// The ends of the rings that the thread holds.
 pub(crate) struct NetworkLinks {
@@ -51,8 +50,7 @@ pub(crate) struct Tracing {
 
 /// The thread's state.
 pub(crate) struct NetworkThread<T> {
-    transport: T,
-    endpoint: HostEndpoint,
+    session: SessionLoop<T, HostEndpoint>,
     injector: Option<Box<dyn InputInjector>>,
     links: NetworkLinks,
     tracing: Tracing,
@@ -73,8 +71,7 @@ impl<T: Transport> NetworkThread<T> {
         tracing: Tracing,
     ) -> Self {
         Self {
-            transport,
-            endpoint,
+            session: SessionLoop::new(transport, endpoint),
             injector,
             links,
             tracing,
@@ -99,55 +96,28 @@ impl<T: Transport> NetworkThread<T> {
     fn serve(&mut self) -> std::io::Result<()> {
         while !self.links.shutdown.requested() {
             let now = now();
-            self.receive(now);
-            self.endpoint.handle_timeout(now);
+            self.session.receive(now);
             self.take_events(now);
             self.take_slices(now);
             self.take_video_notices(now);
-            self.transmit(now);
+            self.session.transmit(now);
             self.report(now);
             self.tell_decisions();
-            let deadline = self.endpoint.poll_timeout().min(self.statistics_due);
-            self.transport.turn(to_ns(deadline))?;
+            self.session.turn(self.statistics_due)?;
         }
         Ok(())
     }
 
     /// Tells the client that the host is going, for as long as that may take.
     fn take_leave(&mut self) -> std::io::Result<()> {
-        let end = now().plus_micros(CLOSE_US);
-        self.endpoint.close(now(), CloseReason::Local(CloseCode::ShuttingDown));
-        loop {
-            let now = now();
-            self.receive(now);
-            self.endpoint.handle_timeout(now);
-            self.transmit(now);
-            let due = self.endpoint.poll_timeout();
-            if now >= end || self.endpoint.is_drained() {
-                self.transport.flush()?;
-                break;
-            }
-            self.transport.turn(to_ns(due.min(end)))?;
-        }
+        self.session.take_leave(CloseReason::Local(CloseCode::ShuttingDown))?;
         self.release_all();
         Ok(())
     }
 
-    fn receive(&mut self, now: Timestamp) {
-        while let Some(batch) = self.transport.poll_receive() {
-            let path = Path { remote: batch.from, local: batch.to };
-            let ecn = endpoint::Ecn::from_bits(batch.ecn as u8);
-            for datagram in batch.datagrams() {
-                if self.endpoint.handle_datagram(now, path, ecn, datagram).is_err() {
-                    self.statistics.dropped_datagrams += 1;
-                }
-            }
-        }
-    }
-
     fn take_events(&mut self, now: Timestamp) {
         let mut injected = false;
-        while let Some(event) = self.endpoint.poll_event() {
+        while let Some(event) = self.session.endpoint_mut().poll_event() {
             match event {
                 HostEvent::Input(event) => {
                     self.inject(&event);
@@ -196,7 +166,7 @@ impl<T: Transport> NetworkThread<T> {
 
     fn take_slices(&mut self, now: Timestamp) {
         while let Some(slice) = self.links.slices.pop() {
-            let submitted = self.endpoint.submit_slice(now, &slice.meta, &slice.data);
+            let submitted = self.session.endpoint_mut().submit_slice(now, &slice.meta, &slice.data);
             if submitted.is_err() {
                 self.statistics.slices_lost += 1;
             }
@@ -210,7 +180,7 @@ impl<T: Transport> NetworkThread<T> {
             drop(slice);
             if self.tracing.frames {
                 // Sealed here and not with the rest, so that the time is this slice's own.
-                self.transmit(now);
+                self.session.transmit(now);
                 self.trace_sealed(last);
             }
         }
@@ -225,7 +195,7 @@ impl<T: Transport> NetworkThread<T> {
                     }
                 }
                 VideoNotice::CursorPosition { at_ns, x, y, visible, shape_serial } => {
-                    self.endpoint.submit_cursor_position(proto::CursorPosition {
+                    self.session.endpoint_mut().submit_cursor_position(proto::CursorPosition {
                         timestamp_us: at_ns / 1000,
                         x,
                         y,
@@ -235,7 +205,7 @@ impl<T: Transport> NetworkThread<T> {
                 }
                 VideoNotice::CursorShape(shape) => {
                     // Without room for it the pointer keeps its last picture.
-                    let _ = self.endpoint.submit_cursor_shape(proto::CursorShape {
+                    let _ = self.session.endpoint_mut().submit_cursor_shape(proto::CursorShape {
                         serial: shape.serial.into(),
                         width: shape.width,
                         height: shape.height,
@@ -244,17 +214,10 @@ impl<T: Transport> NetworkThread<T> {
                         bgra: shape.bgra,
                     });
                 }
-                VideoNotice::Failed => self.endpoint.close(now, CloseReason::Local(CloseCode::DeviceFailed)),
+                VideoNotice::Failed => {
+                    self.session.endpoint_mut().close(now, CloseReason::Local(CloseCode::DeviceFailed))
+                }
             }
-        }
-    }
-
-    fn transmit(&mut self, now: Timestamp) {
-        while let Some(mut slot) = self.transport.acquire() {
-            let Some(out) = self.endpoint.poll_transmit(now, &mut slot) else { break };
-            self.statistics.packets += out.datagrams() as u64;
-            self.statistics.bytes += out.len as u64;
-            self.transport.commit(slot, to_transport(&out));
         }
     }
 
@@ -263,15 +226,20 @@ impl<T: Transport> NetworkThread<T> {
             return;
         }
         self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
-        if let Some(session) = self.endpoint.session() {
+        let traffic = self.session.take_traffic();
+        self.statistics.packets = traffic.sent;
+        self.statistics.bytes = traffic.sent_bytes;
+        self.statistics.dropped_datagrams = traffic.refused;
+        if let Some(session) = self.session.endpoint().session() {
             self.statistics.rtt_us = session.rtt_us;
         }
-        if let Some(counters) = self.endpoint.sender_counters() {
+        if let Some(counters) = self.session.endpoint().sender_counters() {
             self.statistics.retransmitted = counters.retransmitted_packets;
         }
-        self.statistics.system_calls = self.transport.counters().syscalls;
+        self.statistics.system_calls = self.session.transport().counters().syscalls;
+        self.statistics.notices_lost = self.notices_lost;
         let seen = self.statistics;
-        self.notify(HostNotice::Statistics(Box::new(seen)));
+        self.notify(HostNotice::Statistics(seen));
         self.statistics = Statistics { bitrate_bps: seen.bitrate_bps, ..Statistics::default() };
     }
 
@@ -279,7 +247,7 @@ impl<T: Transport> NetworkThread<T> {
         if !self.tracing.decisions {
             return;
         }
-        while let Some(decision) = self.endpoint.poll_decision() {
+        while let Some(decision) = self.session.endpoint_mut().poll_decision() {
             self.notify(HostNotice::Decision(decision));
         }
     }
@@ -356,33 +324,6 @@ impl<T: Transport> NetworkThread<T> {
     }
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_micros(Clock.now() / 1000)
-}
-
-fn to_ns(deadline: Timestamp) -> Option<u64> {
-    (deadline != Timestamp::NEVER).then(|| deadline.as_micros().saturating_mul(1000))
-}
-
-/// Input and control travel expedited, media as interactive video (RFC 4594 section 4).
-fn to_transport(out: &endpoint::Transmit) -> transport::Transmit {
-    transport::Transmit {
-        to: out.path.remote,
-        from: out.path.local,
-        len: out.len,
-        segment_len: out.segment_len,
-        class: match out.class {
-            endpoint::TrafficClass::Input | endpoint::TrafficClass::Control => transport::TrafficClass::Ef,
-            endpoint::TrafficClass::Audio | endpoint::TrafficClass::Video => transport::TrafficClass::Af41,
-        },
-        ecn: match out.ecn {
-            endpoint::Ecn::Ect0 => transport::Ecn::Ect0,
-            endpoint::Ecn::Ect1 => transport::Ecn::Ect1,
-            endpoint::Ecn::NotEct | endpoint::Ecn::Ce => transport::Ecn::NotEct,
-        },
-    }
-}
-
 fn to_platform_input(event: &InputEvent) -> Option<wavry_platform::InputEvent> {
     use wavry_platform::InputEvent as Platform;
     Some(match *event {
@@ -396,3 +337,6 @@ fn to_platform_input(event: &InputEvent) -> Option<wavry_platform::InputEvent> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod steady_state;

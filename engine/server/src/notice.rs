@@ -54,7 +54,7 @@ pub(crate) enum HostNotice {
     /// Injecting input failed; told once.
     InjectionFailed(String),
     /// Counts, about once a second while somebody watches.
-    Statistics(Box<Statistics>),
+    Statistics(Statistics),
     /// Times of one frame, only while tracing.
     Frame(crate::trace::FrameTrace),
     /// What the controller decided and why, only while that is traced.
@@ -75,4 +75,6 @@ pub(crate) struct Statistics {
     pub(crate) system_calls: u64,
     pub(crate) slices_lost: u64,
     pub(crate) dropped_datagrams: u64,
+    /// Since the start: commands and notices for which their ring had no room.
+    pub(crate) notices_lost: u64,
 }

@@ -294,7 +294,12 @@ impl PacketWindow {
             && head + tail.len() <= WRAPPER_MAX
         {
             let wrapper = &mut self.wrappers[index];
-            wrapper[..head].copy_from_slice(&body[..head]);
+            // A copy of constant length is a few instructions; what it copies too much is never read.
+            if let Some(start) = body.first_chunk() {
+                *wrapper = *start;
+            } else {
+                wrapper[..head].copy_from_slice(&body[..head]);
+            }
             wrapper[head..head + tail.len()].copy_from_slice(tail);
             slot.head_len = head as u8;
             slot.tail_len = tail.len() as u8;

@@ -22,6 +22,8 @@ pub(super) struct Pacer {
     frame: Option<FrameId>,
     /// Encoded bytes of `frame` in the burst that is leaving.
     burst_bytes: u64,
+    /// Something waits for the link.
+    is_held: bool,
 }
 
 impl Pacer {
@@ -34,12 +36,18 @@ impl Pacer {
             sent_ns: 0,
             frame: None,
             burst_bytes: 0,
+            is_held: false,
         }
     }
 
     /// Sets how many encoded bytes leave without a pause.
     pub(super) fn set_burst(&mut self, burst_bytes_max: u32) {
         self.burst_bytes_max = u64::from(burst_bytes_max.max(1));
+    }
+
+    /// What was to leave must wait until [`opens_at`](Self::opens_at).
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
     }
 
     pub(super) fn set_rate(&mut self, rate: Bitrate) {
@@ -77,7 +85,12 @@ impl Pacer {
     pub(super) fn on_sent(&mut self, now: Timestamp, datagram_bytes: u64) {
         let now_ns = now.as_micros().saturating_mul(1000);
         self.sent_ns = now_ns;
-        self.drained_ns = self.drained_ns.max(now_ns).saturating_add(self.nanos_for(datagram_bytes));
+        // At most a burst is made up for: who comes later than that was not waiting for the link.
+        let late_ns = now_ns.saturating_sub(self.drained_ns);
+        let is_excused =
+            core::mem::take(&mut self.is_held) && late_ns <= self.nanos_for(self.burst_bytes_max);
+        let from_ns = if is_excused { self.drained_ns } else { self.drained_ns.max(now_ns) };
+        self.drained_ns = from_ns.saturating_add(self.nanos_for(datagram_bytes));
     }
 
     /// Forgets a state that no sending can have led to: the clock was set back.
@@ -128,6 +141,27 @@ mod tests {
         pacer.admit(FrameId(2), 1000);
         pacer.on_sent(NOW, 1000);
         assert_eq!(pacer.opens_at(FrameId(3), 1), NOW.plus_micros(80));
+    }
+
+    #[test]
+    fn a_late_wake_up_does_not_lower_the_rate_and_a_pause_earns_nothing() {
+        let mut pacer = pacer();
+        pacer.admit(FrameId(1), 1000);
+        pacer.on_sent(NOW, 1000);
+        pacer.hold();
+        let late = NOW.plus_micros(80 + 30);
+        pacer.admit(FrameId(1), 1000);
+        pacer.on_sent(late, 1000);
+        assert_eq!(pacer.opens_at(FrameId(1), 1000), NOW.plus_micros(160), "from when it might have left");
+        pacer.hold();
+        let later = NOW.plus_micros(160 + 81);
+        pacer.admit(FrameId(1), 1000);
+        pacer.on_sent(later, 1000);
+        assert_eq!(pacer.opens_at(FrameId(1), 1000), later.plus_micros(80), "more than a burst late");
+        let idle = later.plus_micros(90);
+        pacer.admit(FrameId(1), 1000);
+        pacer.on_sent(idle, 1000);
+        assert_eq!(pacer.opens_at(FrameId(1), 1000), idle.plus_micros(80), "nothing was waiting");
     }
 
     #[test]

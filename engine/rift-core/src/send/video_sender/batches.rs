@@ -41,6 +41,7 @@ impl VideoSender {
     pub(super) fn begin_data(&mut self, now: Timestamp) -> Option<Active> {
         let (at, chunks) = self.next_data()?;
         if self.data_opens_at(at, &chunks) > now {
+            self.pacer.hold();
             return None;
         }
         let (slot, slice) = self.store.find(at)?;
