@@ -215,7 +215,7 @@ impl<T: Transport> NetworkThread<T> {
                     });
                 }
                 VideoNotice::Failed => {
-                    self.session.endpoint_mut().close(now, CloseReason::Local(CloseCode::DeviceFailed))
+                    self.session.endpoint_mut().close(now, CloseReason::Local(CloseCode::DeviceFailed));
                 }
             }
         }

@@ -19,6 +19,21 @@ const WHOLE_HALF_LIFE_US: f64 = 60e6;
 /// While queued beside a rival, the own trains only see a part of the path.
 const CALM_US: f64 = 1_500.0;
 
+/// What is seen of the path at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// The queue beyond noise and own backlog, in microseconds.
+    pub(super) queue_us: f64,
+    /// Below this there is none, in microseconds.
+    pub(super) limit_us: f64,
+    /// The stream's own rate, in bits per second.
+    pub(super) rate_bps: f64,
+    /// What its trains say that the path carries, in bits per second.
+    pub(super) capacity_bps: Option<f64>,
+    /// How far the pauses between frames stay open in the queue: 0 closed, 1 as sent.
+    pub(super) apart: f64,
+}
+
 /// A queue that does not shrink although the stream stays below what its trains say the path carries is
 /// somebody else's.
 #[derive(Debug, Default)]
@@ -46,16 +61,8 @@ impl Rivalry {
     }
 
     /// Takes in the state of the queue; the reason where the judgement changed.
-    pub(super) fn update(
-        &mut self,
-        now: Timestamp,
-        dt_us: f64,
-        queue_us: f64,
-        limit_us: f64,
-        rate_bps: f64,
-        capacity_bps: Option<f64>,
-        apart: f64,
-    ) -> Option<Reason> {
+    pub(super) fn update(&mut self, now: Timestamp, dt_us: f64, seen: &Seen) -> Option<Reason> {
+        let Seen { queue_us, limit_us, rate_bps, capacity_bps, apart } = *seen;
         let capacity_bps = capacity_bps?;
         if queue_us < CALM_US && !self.on {
             // Slowly downwards: one slow moment is no other path.

@@ -20,7 +20,7 @@ pub use trace::{DecisionTrace, PathState, Reason};
 use crate::feedback::{Fate, PacketKind, PacketOutcome, ReportSummary, SentPacket};
 use crate::{Bitrate, FrameId, Timestamp};
 use capacity::Capacity;
-use compete::Rivalry;
+use compete::{Rivalry, Seen};
 use ladder::Ladder;
 use queue::QueueDelay;
 use sending::Sending;
@@ -400,9 +400,14 @@ impl Delta2 {
         let noise_us = if self.queue.noise_us().is_finite() { self.queue.noise_us() } else { 0.0 };
         let limit_us = LIMIT_US + LIMIT_PER_NOISE * noise_us;
         let queue_us = (self.foreign_us - 2.0 * noise_us).max(0.0);
-        let (rate_bps, capacity_bps) = (self.rate_bps, self.capacity.bps());
-        let apart = self.capacity.apart();
-        let switched = self.rivalry.update(now, dt_us, queue_us, LIMIT_US, rate_bps, capacity_bps, apart);
+        let seen = Seen {
+            queue_us,
+            limit_us: LIMIT_US,
+            rate_bps: self.rate_bps,
+            capacity_bps: self.capacity.bps(),
+            apart: self.capacity.apart(),
+        };
+        let switched = self.rivalry.update(now, dt_us, &seen);
         if let Some(reason) = switched {
             self.note(now, reason);
         }
@@ -534,10 +539,8 @@ impl Delta2 {
             let rounds = dt_us / (self.rtt_us() + self.period_us());
             ((self.rate_bps * RAMP.powf(rounds.min(1.5))).min(ramp_goal), Reason::Ramp)
         } else {
-            {
-                let per_s = APPROACH_BPS_PER_S.min(APPROACH_SHARE_PER_S * capacity_bps);
-                (self.rate_bps + per_s * dt_us / 1e6, Reason::Approach)
-            }
+            let per_s = APPROACH_BPS_PER_S.min(APPROACH_SHARE_PER_S * capacity_bps);
+            (self.rate_bps + per_s * dt_us / 1e6, Reason::Approach)
         };
         self.rate_bps = rate.min(goal).min(sent_max).max(self.rate_bps);
         Some(reason)

@@ -66,11 +66,7 @@ impl QueueDelay {
 
     /// The spread of the quietest window, in microseconds.
     pub(super) fn noise_us(&self) -> f64 {
-        self.whole()
-            .map(|w| w.mean_us() - w.least_us)
-            .fold(f64::INFINITY, f64::min)
-            .min(FLOOR_MAX_US)
-            .max(0.0)
+        self.whole().map(|w| w.mean_us() - w.least_us).fold(f64::INFINITY, f64::min).clamp(0.0, FLOOR_MAX_US)
     }
 
     /// What the waits are on a quiet path of this kind, in microseconds.
@@ -79,8 +75,8 @@ impl QueueDelay {
         if !noise_us.is_finite() {
             return 0.0;
         }
-        let quietest_us = self.whole().map(|w| w.mean_us()).fold(f64::INFINITY, f64::min);
-        quietest_us.min(FLOOR_SPREADS * noise_us).min(FLOOR_MAX_US).max(0.0)
+        let quietest_us = self.whole().map(Window::mean_us).fold(f64::INFINITY, f64::min);
+        quietest_us.min(FLOOR_SPREADS * noise_us).clamp(0.0, FLOOR_MAX_US)
     }
 
     /// Windows with enough frames to have a spread.

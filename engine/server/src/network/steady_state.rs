@@ -18,7 +18,7 @@ use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::UringUdp;
 use wavry_session_loop::SessionLoop;
 
-use super::{NetworkLinks, NetworkThread};
+use super::{NetworkLinks, NetworkThread, Tracing};
 use crate::handoff::{self, SliceTimes};
 use crate::notice::HostNotice;
 use crate::video::VideoCommand;
@@ -97,7 +97,14 @@ fn the_network_thread_neither_allocates_nor_enters_the_kernel_twice_per_turn() {
                 shutdown,
             };
             let transport = Observed::new(transport, seen);
-            NetworkThread::new(transport, endpoint, Some(Box::new(Counter(injected))), links, false).run()
+            NetworkThread::new(
+                transport,
+                endpoint,
+                Some(Box::new(Counter(injected))),
+                links,
+                Tracing::default(),
+            )
+            .run()
         }
     });
     let (at, waker) = host_at.recv().unwrap();
