@@ -80,7 +80,7 @@ impl Ladder {
 mod tests {
     use super::*;
 
-    /// Proves R-DELTA2-13.
+    /// Proves R-CTRL-13.
     #[test]
     fn steps_take_time_and_a_rate_between_two_steps_changes_nothing() {
         let mut ladder = Ladder::new(60);

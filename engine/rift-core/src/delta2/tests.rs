@@ -151,7 +151,7 @@ impl Model {
     }
 }
 
-/// Proves R-DELTA2-2, R-DELTA2-3: capacity is found within a second and nine tenths of it are used.
+/// Proves R-CTRL-2, R-CTRL-3: capacity is found within a second and nine tenths of it are used.
 #[test]
 fn the_rate_ramps_to_its_share_of_the_capacity_and_stays() {
     for capacity in [8.0, 20.0, 50.0, 80.0] {
@@ -169,7 +169,7 @@ fn the_rate_ramps_to_its_share_of_the_capacity_and_stays() {
     }
 }
 
-/// Proves R-DELTA2-3: however far the goal, one round trip and frame brings no more than the ramp's factor.
+/// Proves R-CTRL-3: however far the goal, one round trip and frame brings no more than the ramp's factor.
 #[test]
 fn growth_is_bounded() {
     let mut model = Model::new(70.0);
@@ -181,7 +181,7 @@ fn growth_is_bounded() {
     }
 }
 
-/// Proves R-DELTA2-4, R-DELTA2-5: a path that becomes four times as slow is followed within a quarter of a second, before
+/// Proves R-CTRL-4, R-CTRL-5: a path that becomes four times as slow is followed within a quarter of a second, before
 /// the frame under way is through, and back within one.
 #[test]
 fn a_step_of_the_capacity_is_followed() {
@@ -198,7 +198,7 @@ fn a_step_of_the_capacity_is_followed() {
     assert!(model.mbps() > 14.0, "{}", model.mbps());
 }
 
-/// Proves R-DELTA2-4: the queue of somebody else lowers the rate, once per round trip, to the published share.
+/// Proves R-CTRL-4: the queue of somebody else lowers the rate, once per round trip, to the published share.
 #[test]
 fn a_queue_of_others_is_congestion() {
     let mut model = Model::new(20.0);
@@ -213,7 +213,7 @@ fn a_queue_of_others_is_congestion() {
     }
 }
 
-/// Proves R-DELTA2-6.
+/// Proves R-CTRL-6.
 #[test]
 fn what_is_not_used_is_not_assumed() {
     let mut model = Model::new(60.0);
@@ -226,7 +226,7 @@ fn what_is_not_used_is_not_assumed() {
     assert!(model.mbps() > 0.8 * 54.0, "{}", model.mbps());
 }
 
-/// Proves R-DELTA2-7: nothing is put behind what does not arrive, but for ten frames a second; and it goes on at once.
+/// Proves R-CTRL-7: nothing is put behind what does not arrive, but for ten frames a second; and it goes on at once.
 #[test]
 fn an_outage_holds_the_encoder_and_is_probed() {
     let mut model = Model::new(20.0);
@@ -244,7 +244,7 @@ fn an_outage_holds_the_encoder_and_is_probed() {
     assert!(model.saw(Reason::Resumed) >= 1);
 }
 
-/// Proves R-DELTA2-8.
+/// Proves R-CTRL-8.
 #[test]
 fn random_loss_is_no_congestion_until_it_is_a_flood() {
     let mut model = Model::new(20.0);
@@ -257,7 +257,7 @@ fn random_loss_is_no_congestion_until_it_is_a_flood() {
     assert!(model.mbps() < 12.0 && model.saw(Reason::Loss) > 0, "{}", model.mbps());
 }
 
-/// Proves R-DELTA2-9: a queue that somebody keeps full is shared, and left alone soon after it is gone.
+/// Proves R-CTRL-9: a queue that somebody keeps full is shared, and left alone soon after it is gone.
 #[test]
 fn a_rival_is_competed_with_until_it_is_gone() {
     let mut model = Model::new(20.0);
@@ -275,7 +275,7 @@ fn a_rival_is_competed_with_until_it_is_gone() {
     assert!(!model.delta.rivalry.is_on());
 }
 
-/// Proves R-DELTA2-10.
+/// Proves R-CTRL-10.
 #[test]
 fn marks_lower_the_rate_in_proportion() {
     let mut model = Model::new(20.0);
@@ -286,7 +286,7 @@ fn marks_lower_the_rate_in_proportion() {
     assert!(model.saw(Reason::Marked) > 0 && model.mbps() < 0.5 * before, "{}", model.mbps());
 }
 
-/// Proves R-DELTA2-11: a slow path gets bursts at 1.25 times its capacity at most, a fast one is found out and gets
+/// Proves R-CTRL-11: a slow path gets bursts at 1.25 times its capacity at most, a fast one is found out and gets
 /// frames at once.
 #[test]
 fn the_pace_follows_the_path() {
@@ -299,7 +299,7 @@ fn the_pace_follows_the_path() {
     assert_eq!(model.delta.pacing(), None);
 }
 
-/// Proves R-DELTA2-12: each change of the rate has its reason, and the trace says how things stand.
+/// Proves R-CTRL-12: each change of the rate has its reason, and the trace says how things stand.
 #[test]
 fn decisions_are_told() {
     let mut model = Model::new(20.0);
@@ -310,7 +310,7 @@ fn decisions_are_told() {
     assert!(last.rtt_us >= 20_000 && last.video < last.rate);
 }
 
-/// Proves R-DELTA2-2: a stall in the middle of a frame is not taken for a slow link.
+/// Proves R-CTRL-2: a stall in the middle of a frame is not taken for a slow link.
 #[test]
 fn one_gap_is_a_stall() {
     let mut capacity = Capacity::default();
@@ -336,7 +336,7 @@ fn one_gap_is_a_stall() {
 }
 
 proptest! {
-    /// Proves R-DELTA2-1: whatever is reported, rate and frame rate stay in their bounds.
+    /// Proves R-CTRL-1: whatever is reported, rate and frame rate stay in their bounds.
     #[test]
     fn absurd_reports_leave_the_rate_in_its_bounds(
         steps in prop::collection::vec((any::<u64>(), any::<u16>(), any::<i64>(), any::<bool>(), 0u8..6), 1..400)
