@@ -77,7 +77,7 @@ pub enum TransportError {
     #[error(transparent)]
     Udp(#[from] OpenError),
     /// `AF_XDP` was asked for and could not be had.
-    #[error("the transport af-xdp cannot be used: {0}; --transport io-uring needs no privileges")]
+    #[error("the transport af-xdp cannot be used (--transport io-uring needs no privileges)")]
     Xdp(#[from] XdpError),
     /// `AF_XDP` was asked for, but it is not known on which device.
     #[error("the transport af-xdp needs a network interface, and {0}: name one with --interface")]

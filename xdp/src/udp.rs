@@ -51,6 +51,7 @@ const SMALL_MTU: usize = 1500;
 /// Places of the poll set; the sockets follow.
 const RING_AT: usize = 0;
 const CHANGES_AT: usize = 1;
+const WAKE_AT: usize = 2;
 
 /// What [`XdpUdp::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -206,7 +207,7 @@ impl XdpUdp {
 
         // Arms the receive and the wake-up of the ring beneath.
         udp.turn(Some(0)).map_err(failed("starting io_uring"))?;
-        let fds = [udp.as_raw_fd(), routes.changes_fd()];
+        let fds = [udp.as_raw_fd(), routes.changes_fd(), udp.wake_fd()];
         let poll = PollSet::new(fds.into_iter().chain(sockets.iter().map(|s| s.as_fd().as_raw_fd())));
         let summary = Summary {
             driver: wire.driver(),
@@ -307,6 +308,9 @@ impl XdpUdp {
         self.poll.wait(timeout)?;
         if self.poll.is_ready(CHANGES_AT) {
             self.take_changes();
+        }
+        if self.poll.is_ready(WAKE_AT) {
+            self.udp.clear_wake_fd();
         }
         if self.poll.is_ready(RING_AT) { self.turn_udp() } else { Ok(self.udp.end_wait()) }
     }

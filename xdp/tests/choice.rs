@@ -64,7 +64,8 @@ fn mistakes_are_not_papered_over() {
     let Some(lan) = Lan::new(1).or_else(skip) else { return };
     lan.left.with(|| {
         let error = open(&config(TransportChoice::Auto, Some("eth77"))).unwrap_err();
-        assert!(error.to_string().contains("there is no network interface eth77"), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("there is no network interface eth77"), "{cause}");
         let held = open(&config(TransportChoice::IoUring, None)).unwrap();
         let bind = wavry_runtime::transport::Transport::local_addr(&held);
         let taken =

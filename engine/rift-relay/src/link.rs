@@ -39,7 +39,7 @@ pub enum LinkError {
         source: std::io::Error,
     },
     /// See [`LeaseUnusable`].
-    #[error("{0}")]
+    #[error(transparent)]
     Lease(#[from] LeaseUnusable),
     /// The lease gives this machine the other role.
     #[error("the lease names this machine as the {found}, but it is to be the {wanted}")]

@@ -10,7 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -73,7 +73,13 @@ impl Waker {
         self.shared.state.load(Ordering::Acquire) == NOTIFIED
     }
 
-    /// The event counter to poll for input. It is never read: each write is an edge.
+    /// Sets the event counter back, for who polls it by level.
+    pub(crate) fn clear(&self) {
+        // Fails where it is zero, which is what is wanted.
+        let _ = (&self.shared.event).read(&mut [0; 8]);
+    }
+
+    /// The event counter to poll for input. The ring never reads it: each write is an edge.
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.shared.event.as_raw_fd()
     }

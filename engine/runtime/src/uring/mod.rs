@@ -167,7 +167,20 @@ impl UringUdp {
             self.enter(Wait::Poll)?;
         }
         let armed = (self.arm.receive && self.rx.has_offered()) || self.arm.wake || self.arm.writable;
-        Ok(!armed && !self.rx.has_ready())
+        // A wake-up that came while the kernel was entered has been taken off the ring: nothing else tells of it.
+        Ok(!armed && !self.rx.has_ready() && !self.waker.is_due())
+    }
+
+    /// Becomes readable when a [`Waker`] fires, and stays so until [`clear_wake_fd`](Self::clear_wake_fd): to be waited
+    /// for beside the ring, whose descriptor does not tell of every wake-up that the kernel has yet to complete.
+    #[must_use]
+    pub fn wake_fd(&self) -> RawFd {
+        self.waker.raw_fd()
+    }
+
+    /// Makes [`wake_fd`](Self::wake_fd) unreadable again.
+    pub fn clear_wake_fd(&self) {
+        self.waker.clear();
     }
 
     /// Awake again without a turn. True: a [`Waker`] fired.

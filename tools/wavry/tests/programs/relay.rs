@@ -333,5 +333,5 @@ fn leases_are_minted_and_shown() {
     let mut command = program("wavry-client");
     command.args(["127.0.0.1:9", "--headless", "--relay", "127.0.0.1:9", "--lease", &token, "--config-dir"]);
     let output = command.arg(place.join("c")).output().unwrap();
-    assert_fails(&output, &["not paired"]);
+    assert_fails(&output, &["the lease is for other machines"]);
 }
