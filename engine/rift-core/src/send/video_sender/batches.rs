@@ -164,7 +164,10 @@ impl VideoSender {
             self.span.clear();
             return;
         }
-        let parities = (u64::from(parity_ppm) * self.span.len() as u64).div_ceil(PPM.into()) as usize;
+        // To the nearest number: the ratio is meant for many groups, and a fraction of a packet too many for each
+        // would be a tenth more of it.
+        let wanted = u64::from(parity_ppm) * self.span.len() as u64;
+        let parities = ((wanted + u64::from(PPM) / 2) / u64::from(PPM)).max(u64::from(wanted > 0)) as usize;
         let (runs, parity_count) = self.span.close(parities);
         if parity_count == 0 {
             return;
