@@ -166,10 +166,7 @@ impl State {
 
 /// The 64-bit word with this index; 0 beyond the end.
 pub(super) fn word(bytes: &[u8], index: usize) -> u64 {
-    bytes
-        .get(index * 8..)
-        .and_then(|rest| rest.first_chunk())
-        .map_or(0, |word| u64::from_ne_bytes(*word))
+    bytes.get(index * 8..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_ne_bytes(*word))
 }
 
 impl Way {
@@ -192,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_state_comes_back_and_a_locked_one_does_not() {
-        let state = State { next: (1 << 48) - 1, seen: [1, 2, 3, u64::MAX], refilled_ns: 5, hard: 6, soft: 7 };
+        let state =
+            State { next: (1 << 48) - 1, seen: [1, 2, 3, u64::MAX], refilled_ns: 5, hard: 6, soft: 7 };
         let mut bytes = state.to_bytes(super::super::GENERATION_MAX);
         assert_eq!(State::from_bytes(&bytes), Some(state));
         assert_eq!(State::refilled_ns(&bytes), 5);
