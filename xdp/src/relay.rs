@@ -170,7 +170,7 @@ impl SessionMap {
     ///
     /// When the map is full.
     pub fn put(&self, id: &[u8; 16], session: Option<&Session>) -> io::Result<()> {
-        let value = session.map_or([0; layout::SESSION_LEN], Session::to_bytes);
+        let value = session.map_or([0; layout::SESSION_LEN], Session::encode);
         self.0.sessions.update(id, &value, MapFlags::ANY).map_err(io::Error::other)
     }
 
@@ -189,7 +189,7 @@ impl SessionMap {
     ///
     /// For a slot that is not below the number of sessions.
     pub fn write_state(&self, slot: u32, role: u8, generation: u16, state: &State) -> io::Result<()> {
-        let value = state.to_bytes(generation);
+        let value = state.encode(generation);
         self.0.states.update(&state_key(slot, role), &value, MapFlags::ANY).map_err(io::Error::other)
     }
 
@@ -216,7 +216,7 @@ impl SessionMap {
             if !found.map_err(io::Error::other)? {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such slot"));
             }
-            if let Some(state) = State::from_bytes(&bytes) {
+            if let Some(state) = State::decode(&bytes) {
                 return Ok(state);
             }
             self.settle();
@@ -269,7 +269,7 @@ impl WayTable {
         let key = u32::from(number).to_ne_bytes();
         let device = way.device.to_ne_bytes();
         self.maps.devices.update(&key, &device, MapFlags::ANY).map_err(io::Error::other)?;
-        self.maps.ways.update(&key, &way.to_bytes(), MapFlags::ANY).map_err(io::Error::other)
+        self.maps.ways.update(&key, &way.encode(), MapFlags::ANY).map_err(io::Error::other)
     }
 
     /// Takes a way out; what would use it goes up.

@@ -113,7 +113,7 @@ pub(super) fn address(ip: IpAddr) -> [u8; 16] {
 }
 
 impl Session {
-    pub(super) fn to_bytes(&self) -> [u8; SESSION_LEN] {
+    pub(super) fn encode(&self) -> [u8; SESSION_LEN] {
         let mut bytes = [0; SESSION_LEN];
         let mut out = Writer(&mut bytes);
         out.put(&self.slot.to_ne_bytes()).put(&u32::from(self.generation).to_ne_bytes());
@@ -136,7 +136,7 @@ impl Session {
 }
 
 impl State {
-    pub(super) fn to_bytes(&self, generation: u16) -> [u8; STATE_LEN] {
+    pub(super) fn encode(&self, generation: u16) -> [u8; STATE_LEN] {
         let mut bytes = [0; STATE_LEN];
         let head = u64::from(generation) << GENERATION_AT & !LOCKED | self.next & NEXT_BITS;
         let mut out = Writer(&mut bytes);
@@ -148,7 +148,7 @@ impl State {
     }
 
     /// `None` while it is locked.
-    pub(super) fn from_bytes(bytes: &[u8; STATE_LEN]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8; STATE_LEN]) -> Option<Self> {
         let head = word(bytes, 0);
         (head & LOCKED == 0).then(|| Self {
             next: head & NEXT_BITS,
@@ -170,7 +170,7 @@ pub(super) fn word(bytes: &[u8], index: usize) -> u64 {
 }
 
 impl Way {
-    pub(super) fn to_bytes(&self) -> [u8; WAY_LEN] {
+    pub(super) fn encode(&self) -> [u8; WAY_LEN] {
         let mut bytes = [0; WAY_LEN];
         Writer(&mut bytes)
             .put(&self.device.to_ne_bytes())
@@ -191,11 +191,11 @@ mod tests {
     fn a_state_comes_back_and_a_locked_one_does_not() {
         let state =
             State { next: (1 << 48) - 1, seen: [1, 2, 3, u64::MAX], refilled_ns: 5, hard: 6, soft: 7 };
-        let mut bytes = state.to_bytes(super::super::GENERATION_MAX);
-        assert_eq!(State::from_bytes(&bytes), Some(state));
+        let mut bytes = state.encode(super::super::GENERATION_MAX);
+        assert_eq!(State::decode(&bytes), Some(state));
         assert_eq!(State::refilled_ns(&bytes), 5);
         let head = word(&bytes, 0) | LOCKED;
         bytes[..8].copy_from_slice(&head.to_ne_bytes());
-        assert_eq!(State::from_bytes(&bytes), None);
+        assert_eq!(State::decode(&bytes), None);
     }
 }
