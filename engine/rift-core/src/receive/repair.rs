@@ -1,12 +1,12 @@
 //! Which packets are asked for again, and when.
 //!
 //! Owns the list of missing packets. A missing id is tied to media by its nearest neighbours that are
-//! chunks: it is asked for as long as something between them is not there and a resend can arrive
-//! before the frame must be shown. Never asks for what parity has solved or another resend has brought.
+//! chunks: it is asked for as long as something between them is not there and a resend can be of use:
+//! before the frame must be shown, or later for the frames that predict from it. Never asks for what parity has solved or another resend has brought.
 //! Invariant: the list is in order of ids and never longer than its capacity.
 
 use super::RoundTrip;
-use super::frame::{FrameTable, Position};
+use super::frame::{Frame, FrameTable, Position};
 use super::passed;
 use super::playout::Playout;
 use super::window::{PacketWindow, Slot};
@@ -14,6 +14,8 @@ use crate::{PacketId, Timestamp};
 
 /// How often one packet is asked for at most.
 const TRIES_MAX: u8 = 8;
+/// How often where it is too late to show the frame.
+const LATE_TRIES: u8 = 2;
 /// When nothing tells yet what a missing packet held, it is looked at again after this long.
 const UNDECIDED_US: u64 = 5_000;
 
@@ -43,8 +45,32 @@ enum Verdict {
     Unneeded,
     /// The packets that would tell have not come yet.
     Undecided,
-    /// They may hold parts of the frames `low..=high`, the last of which is due at `deadline`.
-    Wanted { low: u64, high: u64, deadline: Timestamp },
+    /// They may hold parts of the frames `low..=high`.
+    Wanted { low: u64, high: u64, due: Due },
+}
+
+/// Until when packets are of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    /// The last of the frames must be shown.
+    shown: Timestamp,
+    /// The table is full of frames that predict from the last one.
+    kept: Timestamp,
+}
+
+impl Due {
+    fn of(frame: &Frame, frames: &FrameTable, playout: &Playout) -> Self {
+        // Two frames of room are left for those that come meanwhile.
+        let kept_us = (frames.capacity() - 2) * playout.frame_interval_us();
+        Self {
+            shown: playout.deadline(frame.first_arrival, frame.timestamp_us),
+            kept: frame.first_arrival.plus_micros(kept_us),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { shown: self.shown.max(other.shown), kept: self.kept.max(other.kept) }
+    }
 }
 
 /// The packets that are missing.
@@ -130,7 +156,7 @@ impl Repair {
             }
             let below = window.anchor_below(self.missing[at].id);
             let above = window.anchor_above(self.missing[end - 1].id);
-            let verdict = judge(below, above, now, frames, playout);
+            let verdict = judge(below, above, frames, playout);
             for entry in at..end {
                 let missing = self.missing[entry];
                 let missing = match verdict {
@@ -140,11 +166,11 @@ impl Repair {
                         Some(missing)
                     }
                     Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => None,
-                    Verdict::Wanted { low, high, deadline } => {
+                    Verdict::Wanted { low, high, due } => {
                         let before = missing.tries;
                         let patience = window.reorder_us();
                         let free = out.get_mut(asked);
-                        let kept = self.pursue(now, missing, patience, deadline, round_trip, free);
+                        let kept = self.pursue(now, missing, patience, due, round_trip, free);
                         if let Some(kept) = kept {
                             self.extend_reach(low, high);
                             if kept.tries > before {
@@ -176,7 +202,7 @@ impl Repair {
         now: Timestamp,
         missing: Missing,
         patience_us: u64,
-        deadline: Timestamp,
+        due: Due,
         round_trip: &RoundTrip,
         out: Option<&mut PacketId>,
     ) -> Option<Missing> {
@@ -188,7 +214,11 @@ impl Repair {
             self.due = self.due.min(since.plus_micros(wait_us));
             return Some(missing);
         }
-        if now.plus_micros(round_trip.arrival_us()) > deadline || missing.tries >= TRIES_MAX {
+        let in_time = now.plus_micros(round_trip.arrival_us()) <= due.shown;
+        // A frame that comes too late to be shown still is what the ones behind it predict from, and a resend
+        // is here sooner than a frame that does without would be. Not for ever: two in a row are rarely lost.
+        let of_use = missing.tries < LATE_TRIES && now.plus_micros(round_trip.arrival_us()) <= due.kept;
+        if !(in_time || of_use) || missing.tries >= TRIES_MAX {
             self.counters.given_up += 1;
             return None;
         }
@@ -221,7 +251,7 @@ impl Repair {
 type Anchor = Option<(u64, Position)>;
 
 /// What lacks between two chunks.
-fn judge(below: Anchor, above: Anchor, now: Timestamp, frames: &FrameTable, playout: &Playout) -> Verdict {
+fn judge(below: Anchor, above: Anchor, frames: &FrameTable, playout: &Playout) -> Verdict {
     let below = below.map(|(_, at)| at);
     let Some((_, above)) = above else {
         // Only the slice that was being received says how much it lacks.
@@ -231,32 +261,29 @@ fn judge(below: Anchor, above: Anchor, now: Timestamp, frames: &FrameTable, play
         if !frames.has_hole(frame, Some((at.slice, at.chunk)), Some((at.slice, end))) {
             return Verdict::Undecided;
         }
-        let deadline = playout.deadline(frame.first_arrival, frame.timestamp_us);
-        return Verdict::Wanted { low: at.frame, high: at.frame, deadline };
+        let due = Due::of(frame, frames, playout);
+        return Verdict::Wanted { low: at.frame, high: at.frame, due };
     };
     let lowest = below.map_or(0, |at| at.frame).max(frames.floor());
     let mut verdict = Verdict::Unneeded;
     for id in lowest..=above.frame {
-        let deadline = if let Some(frame) = frames.frame(id) {
+        let due = if let Some(frame) = frames.frame(id) {
             let from = below.filter(|at| at.frame == id).map(|at| (at.slice, at.chunk));
             let to = (above.frame == id).then_some((above.slice, above.chunk));
             if !frames.has_hole(frame, from, to) {
                 continue;
             }
-            playout.deadline(frame.first_arrival, frame.timestamp_us)
+            Due::of(frame, frames, playout)
         } else {
             // A frame of which nothing has come. The frame behind it needs it, unless it is a keyframe.
-            let next = frames.open_from(id + 1).next();
-            if next.is_none_or(|next| next.keyframe) {
-                continue;
+            match frames.open_from(id + 1).next() {
+                Some(next) if !next.keyframe => Due::of(next, frames, playout),
+                _ => continue,
             }
-            next.map_or(now, |next| playout.deadline(next.first_arrival, next.timestamp_us))
         };
         verdict = match verdict {
-            Verdict::Wanted { low, deadline: other, .. } => {
-                Verdict::Wanted { low, high: id, deadline: other.max(deadline) }
-            }
-            _ => Verdict::Wanted { low: id, high: id, deadline },
+            Verdict::Wanted { low, due: other, .. } => Verdict::Wanted { low, high: id, due: other.max(due) },
+            _ => Verdict::Wanted { low: id, high: id, due },
         };
     }
     verdict

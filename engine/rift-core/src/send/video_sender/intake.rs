@@ -10,8 +10,14 @@ impl VideoSender {
         if matches!(self.newest, Some((_, Intake::Open { .. }))) {
             self.give_up_newest();
         }
-        self.newest = Some((meta.frame_id, Intake::Refused));
+        let before = self.newest.replace((meta.frame_id, Intake::Refused));
         self.counters.frames += 1;
+        let first_unneeded = meta.reference.map_or(FrameId(0), FrameId::next);
+        if meta.keyframe
+            || before.is_some_and(|(before, _)| first_unneeded <= before && meta.reference.is_some())
+        {
+            self.bypassed = (first_unneeded, meta.frame_id);
+        }
         if meta.keyframe {
             self.drop_unneeded(None);
         } else if meta.reference.is_some() {

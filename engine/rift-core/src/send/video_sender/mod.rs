@@ -66,6 +66,8 @@ pub struct VideoSender {
     /// The oldest frame given up since the last one that does not need it.
     broken_since: Option<FrameId>,
     dropped: Option<FramesDropped>,
+    /// Frames that the newest one that went past any does without: from the first of them to before the second.
+    bypassed: (FrameId, FrameId),
 
     active: Option<Active>,
     /// For the bodies of the active batch: all but a shorter last, and that one.
@@ -157,6 +159,7 @@ impl VideoSender {
             last_whole: None,
             broken_since: None,
             dropped: None,
+            bypassed: (FrameId(0), FrameId(0)),
             active: None,
             template: Template::EMPTY,
             last_template: Template::EMPTY,
