@@ -15,11 +15,8 @@ pub mod load;
 mod netlink;
 pub mod packet;
 pub mod program;
-<<<<<<< HEAD
-pub mod rewrite;
-=======
 pub mod relay;
->>>>>>> main
+pub mod rewrite;
 mod ring;
 mod routes;
 pub mod skeleton;

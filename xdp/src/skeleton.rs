@@ -9,7 +9,6 @@ pub mod filter {
     include!(concat!(env!("OUT_DIR"), "/filter.skel.rs"));
 }
 
-<<<<<<< HEAD
 /// A source and a sink of datagrams, for benchmarks.
 pub mod load {
     include!(concat!(env!("OUT_DIR"), "/load.skel.rs"));
@@ -18,9 +17,9 @@ pub mod load {
 /// The floor of a relay, for benchmarks.
 pub mod rewrite {
     include!(concat!(env!("OUT_DIR"), "/rewrite.skel.rs"));
-=======
+}
+
 /// Forwards the datagrams of a relay's sessions.
 pub mod relay {
     include!(concat!(env!("OUT_DIR"), "/relay.skel.rs"));
->>>>>>> main
 }

@@ -8,16 +8,9 @@
  * Never part of a product. Invariants: source and sink run on one core, so plain additions count right; a run makes at
  * most one frame.
  */
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/udp.h>
-
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-
+#include "checksum.h"
 #include "load.h"
+#include "siphash.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -48,63 +41,6 @@ struct {
 /* Second word of the MAC's input without the length: version 1, type FORWARD, role host (RELAY-1, 6). */
 #define MAC_HEADER (1ULL << 32 | 0x10ULL << 24 | 1ULL << 16)
 
-static __always_inline __u64 rotate(__u64 word, int by)
-{
-    return word << by | word >> (64 - by);
-}
-
-#define SIP_ROUND                                                                                                      \
-    do {                                                                                                               \
-        a += b;                                                                                                        \
-        c += d;                                                                                                        \
-        b = rotate(b, 13) ^ a;                                                                                         \
-        d = rotate(d, 16) ^ c;                                                                                         \
-        a = rotate(a, 32) + d;                                                                                         \
-        c += b;                                                                                                        \
-        b = rotate(b, 17) ^ c;                                                                                         \
-        d = rotate(d, 21) ^ a;                                                                                         \
-        c = rotate(c, 32);                                                                                             \
-    } while (0)
-
-#define SIP_ABSORB(word)                                                                                               \
-    do {                                                                                                               \
-        d ^= (word);                                                                                                   \
-        SIP_ROUND;                                                                                                     \
-        SIP_ROUND;                                                                                                     \
-        a ^= (word);                                                                                                   \
-    } while (0)
-
-/* SipHash-2-4 of two words. */
-static __always_inline __u64 siphash(const __u64 key[2], __u64 first, __u64 second)
-{
-    __u64 a = key[0] ^ 0x736f6d6570736575, b = key[1] ^ 0x646f72616e646f6d;
-    __u64 c = key[0] ^ 0x6c7967656e657261, d = key[1] ^ 0x7465646279746573;
-
-    SIP_ABSORB(first);
-    SIP_ABSORB(second);
-    SIP_ABSORB(16ULL << 56);
-    c ^= 0xff;
-    SIP_ROUND;
-    SIP_ROUND;
-    SIP_ROUND;
-    SIP_ROUND;
-    return a ^ b ^ c ^ d;
-}
-
-/* Of the 16-bit words of a number, for the sum of the Internet checksum. Byte order does not matter to it. */
-static __always_inline __u32 sum_words(__u64 number)
-{
-    return (__u32)(number & 0xffff) + (__u32)(number >> 16 & 0xffff) + (__u32)(number >> 32 & 0xffff) +
-           (__u32)(number >> 48);
-}
-
-static __always_inline __u16 fold(__u32 sum)
-{
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return ~sum;
-}
-
 /* A frame of the streams that are measured. */
 static __always_inline int make_frame(struct xdp_md *ctx, struct load_settings *set, struct load_results *res, __u64 now)
 {
@@ -118,21 +54,21 @@ static __always_inline int make_frame(struct xdp_md *ctx, struct load_settings *
     if (!flow || data + LOAD_HEAD_LEN > end)
         return XDP_DROP;
     __builtin_memcpy(data, flow->head, LOAD_HEAD_LEN);
-    __u32 sum = flow->sum;
+    __u64 sum = flow->sum;
     if (set->protocol == LOAD_FORWARD) {
         __u64 sequence = flow->sequence++;
-        __u64 mac = bpf_cpu_to_be64(siphash(flow->key, sequence, MAC_HEADER | set->mac_len));
+        __u64 mac = bpf_cpu_to_be64(siphash_words(flow->key, sequence, MAC_HEADER | set->mac_len));
         sequence = bpf_cpu_to_be64(sequence);
         *(__u64 *)(data + PAYLOAD_AT + SEQUENCE_AT) = sequence;
         *(__u64 *)(data + PAYLOAD_AT + MAC_AT) = mac;
-        sum += sum_words(sequence) + sum_words(mac);
+        sum += (sequence & 0xffffffff) + (sequence >> 32) + (mac & 0xffffffff) + (mac >> 32);
     }
     __u8 *stamp = data + PAYLOAD_AT + (set->stamp_sent_at & 63);
     if (stamp + sizeof(__u64) > end)
         return XDP_DROP;
     *(__u64 *)stamp = now;
-    sum += sum_words(now);
-    __u16 check = fold(sum);
+    sum += (now & 0xffffffff) + (now >> 32);
+    __u16 check = ~fold(sum);
     ((struct udphdr *)(data + UDP_AT))->check = check ? check : 0xffff;
     res->sent++;
     return bpf_redirect(set->device, 0);
@@ -157,7 +93,7 @@ static __always_inline int make_flood(struct xdp_md *ctx, struct load_settings *
     ip->saddr = bpf_htonl(source);
     udp->source = bpf_htons(1024 + (word & 0x7fff));
     udp->check = 0;
-    ip->check = fold(flow->sum + (ip->saddr & 0xffff) + (ip->saddr >> 16));
+    ip->check = ~fold((__u64)flow->sum + ip->saddr);
     switch (set->flood) {
     case LOAD_FLOOD_JUNK:
         *(__u32 *)(data + PAYLOAD_AT) = word;

@@ -3,7 +3,7 @@
  * The floor of a relay in XDP, for benchmarks: looks up a session, writes new addresses, redirects. No checks.
  * Never part of a product.
  */
-#include "parse.h"
+#include "checksum.h"
 
 #define SESSIONS_MAX 131072
 
@@ -38,24 +38,6 @@ struct {
 /* Session ids follow the first four bytes of the payload (RELAY-1, 2). */
 #define SESSION_AT 4
 
-static __always_inline __u32 sum_of(__be32 source, __be32 dest)
-{
-    return (source & 0xffff) + (source >> 16) + (dest & 0xffff) + (dest >> 16);
-}
-
-/* RFC 1624, 3: ~(~check + ~old + new). */
-static __always_inline __u16 adjusted(__u16 check, __u32 old, __u32 new)
-{
-    __u32 sum = (__u16)~check + new;
-
-    old = (old & 0xffff) + (old >> 16);
-    old = (old & 0xffff) + (old >> 16);
-    sum += (__u16)~old;
-    sum = (sum & 0xffff) + (sum >> 16);
-    sum = (sum & 0xffff) + (sum >> 16);
-    return ~sum;
-}
-
 SEC("xdp")
 int rewrite(struct xdp_md *ctx)
 {
@@ -72,12 +54,11 @@ int rewrite(struct xdp_md *ctx)
         return XDP_PASS;
     struct iphdr *ip = packet.ip4;
     struct udphdr *udp = packet.udp;
-    __u32 old = sum_of(ip->saddr, ip->daddr), new = sum_of(to->source, to->dest);
-    ip->check = adjusted(ip->check, old, new);
+    __u64 sum = replaced(ip->saddr, to->source) + replaced(ip->daddr, to->dest);
+    ip->check = changed(ip->check, sum);
     if (udp->check) {
-        old += udp->source + udp->dest;
-        new += to->source_port + to->dest_port;
-        __u16 check = adjusted(udp->check, old, new);
+        sum += replaced16(udp->source, to->source_port) + replaced16(udp->dest, to->dest_port);
+        __u16 check = changed(udp->check, sum);
         udp->check = check ? check : 0xffff;
     }
     ip->saddr = to->source;
