@@ -156,7 +156,7 @@ impl Load {
     /// # Errors
     ///
     /// [`LoadError`] names the missing capability, if that is what it is.
-    pub fn load() -> Result<Self, LoadError> {
+    pub fn open() -> Result<Self, LoadError> {
         program::quieten();
         let mut storage = MaybeUninit::uninit();
         let skeleton = LoadSkelBuilder::default().open(&mut storage)?.load()?;

@@ -1,5 +1,7 @@
 //! The source and the sink of datagrams that relays are measured with, over a cable between two network namespaces.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -63,7 +65,7 @@ fn what_is_sent_arrives_and_is_timed() {
         return;
     }
     let net = Net::new();
-    let load = Load::load().unwrap();
+    let load = Load::open().unwrap();
     load.set_flow(0, &net.flow, 0).unwrap();
     let _sink = net.to.with(|| {
         attach(load.sink(), &Interface::named("b0").unwrap(), ModeChoice::Only(Mode::Native)).unwrap()
@@ -89,7 +91,7 @@ fn datagrams_are_well_formed() {
         return;
     }
     let mut net = Net::new();
-    let load = Load::load().unwrap();
+    let load = Load::open().unwrap();
     let socket = net.to.with(|| UdpSocket::bind("10.7.0.2:2000").unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut bytes = [0; 2048];

@@ -108,12 +108,11 @@ impl Lab {
             // Before everything else on its core: what arrived is stamped at once.
             receive_on(&receiver, device, generator_core, true)?;
         }
-        let load = Load::load()?;
+        let load = Load::open()?;
         let sink = |device| -> anyhow::Result<Attachment> {
             let mode = ModeChoice::Only(wavry_xdp::attach::Mode::Native);
-            Ok(receiver.with(|| {
-                attach(load.sink(), &Interface::named(device)?, mode).map_err(anyhow::Error::from)
-            })?)
+            receiver
+                .with(|| attach(load.sink(), &Interface::named(device)?, mode).map_err(anyhow::Error::from))
         };
         sender.ip("link add wvi0 type veth peer name wvi1")?;
         let idle = sender.with(|| -> anyhow::Result<Attachment> {
