@@ -133,6 +133,9 @@ impl Fast {
 
     /// A FORWARD went up that the fast path should have taken.
     pub(super) fn on_up(&mut self, now_ns: u64) {
+        if self.wants_back {
+            return;
+        }
         if now_ns.saturating_sub(self.handed_ns) > CALM_NS {
             self.ups = 0;
         }
