@@ -528,12 +528,14 @@ impl VideoReceiver {
 
     fn scan(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
         let hope = Hope {
+            playout: &self.playout,
+            round_trip: &self.round_trip,
             store: &self.parities,
             last: (self.parity_frame, self.parity_overhead.0),
             tail_us: self.tail_us(),
         };
         let (window, frames) = (&mut self.window, &mut self.frames);
-        let asked = self.repair.scan(now, window, frames, &self.playout, &self.round_trip, &hope, out);
+        let asked = self.repair.scan(now, window, frames, &hope, out);
         let counted = core::mem::take(&mut self.repair.counters);
         self.counters.nacks += counted.asked;
         self.counters.nacks_given_up += counted.given_up;

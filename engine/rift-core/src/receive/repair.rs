@@ -77,9 +77,13 @@ impl Due {
     }
 }
 
-/// What is known of parity that mends without asking.
+/// When frames are due, and what may come for them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hope<'a> {
+    /// When frames must be shown.
+    pub(super) playout: &'a Playout,
+    /// How long a request takes.
+    pub(super) round_trip: &'a RoundTrip,
     /// Parity that has come.
     pub(super) store: &'a ParityStore,
     /// The frame that parity came for last, and how many parities its group had.
@@ -183,11 +187,10 @@ impl Repair {
         now: Timestamp,
         window: &mut PacketWindow,
         frames: &mut FrameTable,
-        playout: &Playout,
-        round_trip: &RoundTrip,
         hope: &Hope<'_>,
         out: &mut [PacketId],
     ) -> usize {
+        let round_trip = hope.round_trip;
         if self.missing.is_empty() || (now < self.due && !self.unseen) {
             return 0;
         }
@@ -206,7 +209,7 @@ impl Repair {
             }
             let below = window.anchor_below(self.missing[at].id);
             let above = window.anchor_above(self.missing[end - 1].id);
-            let verdict = judge(below, above, frames, playout);
+            let verdict = judge(below, above, frames, hope.playout);
             for entry in at..end {
                 let missing = self.missing[entry];
                 let missing = match verdict {
