@@ -109,7 +109,6 @@ impl Model {
                 bytes: BYTES,
                 sent_at: Self::at(sent),
                 kind: if i < packets { PacketKind::Data } else { PacketKind::Parity },
-                ..SentPacket::default()
             };
             self.history.on_sent(packet);
             self.delta.on_sent(&packet);
