@@ -3,10 +3,12 @@
 //! Owns the list of missing packets. A missing id is tied to media by its nearest neighbours that are
 //! chunks: it is asked for as long as something between them is not there and a resend can be of use:
 //! before the frame must be shown, or later for the frames that predict from it. Never asks for what parity has solved or another resend has brought.
+//! What the parity of a frame is about to mend is not asked for either: only what is beyond it, and one more.
 //! Invariant: the list is in order of ids and never longer than its capacity.
 
 use super::RoundTrip;
 use super::frame::{Frame, FrameTable, Position};
+use super::parity::ParityStore;
 use super::passed;
 use super::playout::Playout;
 use super::window::{PacketWindow, Slot};
@@ -16,6 +18,8 @@ use crate::{PacketId, Timestamp};
 const TRIES_MAX: u8 = 8;
 /// How often where it is too late to show the frame.
 const LATE_TRIES: u8 = 2;
+/// Parity is waited for no longer than this, in microseconds: a frame at 40 frames per second.
+const PARITY_WAIT_US: u64 = 25_000;
 /// When nothing tells yet what a missing packet held, it is looked at again after this long.
 const UNDECIDED_US: u64 = 5_000;
 
@@ -71,6 +75,49 @@ impl Due {
     fn max(self, other: Self) -> Self {
         Self { shown: self.shown.max(other.shown), kept: self.kept.max(other.kept) }
     }
+}
+
+/// When frames are due, and what may come for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hope<'a> {
+    /// When frames must be shown.
+    pub(super) playout: &'a Playout,
+    /// How long a request takes.
+    pub(super) round_trip: &'a RoundTrip,
+    /// Parity that has come.
+    pub(super) store: &'a ParityStore,
+    /// The frame that parity came for last, and how many parities its group had.
+    pub(super) last: (u64, u32),
+    /// The rest of a frame and its parity come within this of the packet before, in microseconds.
+    pub(super) tail_us: u64,
+}
+
+impl Hope<'_> {
+    /// How many packets of `frame` parity is expected to bring, and until when more of it may come.
+    fn of(&self, now: Timestamp, frame: &Frame, frames: &FrameTable) -> (u32, Timestamp) {
+        let (here, of_all) = self.store.of_frame(frame.id);
+        let (last, count) = self.last;
+        let expected = match of_all {
+            Some(all) => all,
+            None if (last..=last.saturating_add(2)).contains(&frame.id) => count,
+            None => 0,
+        };
+        let ends = frame.last_arrival.plus_micros(self.tail_us);
+        let may_come = here < expected && frames.newest() == Some(frame.id) && now < ends;
+        // One of those that are still to come may be lost as well.
+        if may_come { (expected - 1, ends) } else { (here, Timestamp::NEVER) }
+    }
+}
+
+/// The packets of one frame that are left to its parity.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    frame: u64,
+    /// How many more may be.
+    room: u32,
+    until: Timestamp,
+    /// The last one that was, on the list.
+    newest: Option<usize>,
 }
 
 /// The packets that are missing.
@@ -129,16 +176,21 @@ impl Repair {
         self.due = Timestamp::ZERO;
     }
 
+    /// Something changed that decides on what is asked for.
+    pub(super) fn look_again(&mut self) {
+        self.unseen |= !self.missing.is_empty();
+    }
+
     /// Looks at the list if that is due, and writes the ids to ask for now to `out`. Returns how many.
     pub(super) fn scan(
         &mut self,
         now: Timestamp,
         window: &mut PacketWindow,
         frames: &mut FrameTable,
-        playout: &Playout,
-        round_trip: &RoundTrip,
+        hope: &Hope<'_>,
         out: &mut [PacketId],
     ) -> usize {
+        let round_trip = hope.round_trip;
         if self.missing.is_empty() || (now < self.due && !self.unseen) {
             return 0;
         }
@@ -148,6 +200,7 @@ impl Repair {
         let mut asked = 0;
         let mut kept = 0;
         let mut at = 0;
+        let mut left: Option<Left> = None;
         while at < self.missing.len() {
             let end = self.run_end(at, window);
             if end == at {
@@ -156,7 +209,7 @@ impl Repair {
             }
             let below = window.anchor_below(self.missing[at].id);
             let above = window.anchor_above(self.missing[end - 1].id);
-            let verdict = judge(below, above, frames, playout);
+            let verdict = judge(below, above, frames, hope.playout);
             for entry in at..end {
                 let missing = self.missing[entry];
                 let missing = match verdict {
@@ -166,6 +219,12 @@ impl Repair {
                         Some(missing)
                     }
                     Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => None,
+                    Verdict::Wanted { low, high, .. }
+                        if low == high && self.leave(now, &missing, low, kept, frames, hope, &mut left) =>
+                    {
+                        self.extend_reach(low, high);
+                        Some(missing)
+                    }
                     Verdict::Wanted { low, high, due } => {
                         let before = missing.tries;
                         let patience = window.reorder_us();
@@ -179,6 +238,14 @@ impl Repair {
                             }
                             if kept.tries > before && before == 0 {
                                 window.unlearn_reordering();
+                                let spare = left.as_mut().filter(|left| low == high && left.frame == low);
+                                if let Some(place) = spare.and_then(|left| left.newest.take()) {
+                                    let other = self.missing[place];
+                                    let free = out.get_mut(asked);
+                                    let again = self.pursue(now, other, patience, due, round_trip, free);
+                                    asked += usize::from(again.is_some_and(|a| a.tries > other.tries));
+                                    self.missing[place] = again.unwrap_or(other);
+                                }
                             }
                         }
                         kept
@@ -194,6 +261,38 @@ impl Repair {
         self.missing.truncate(kept);
         self.counters.asked += asked as u64;
         asked
+    }
+
+    /// Whether a packet of `frame`, to be at `place` on the list, is left to parity for now. Beyond what parity
+    /// brings, packets are asked for, and one more than are needed: what is sent again can be lost too.
+    #[allow(clippy::too_many_arguments, reason = "the state of one pass over the list")]
+    fn leave(
+        &mut self,
+        now: Timestamp,
+        missing: &Missing,
+        frame: u64,
+        place: usize,
+        frames: &FrameTable,
+        hope: &Hope<'_>,
+        left: &mut Option<Left>,
+    ) -> bool {
+        if left.is_none_or(|left| left.frame != frame) {
+            let Some(frame) = frames.frame(frame) else { return false };
+            let (room, until) = hope.of(now, frame, frames);
+            *left = Some(Left { frame: frame.id, room, until, newest: None });
+        }
+        let Some(left) = left else { return false };
+        if left.room == 0 {
+            return false;
+        }
+        left.room -= 1;
+        if missing.tries > 0 || passed(now, missing.noticed, PARITY_WAIT_US) {
+            return false;
+        }
+        left.newest = Some(place);
+        let given_up = missing.noticed.plus_micros(PARITY_WAIT_US);
+        self.due = self.due.min(left.until).min(given_up);
+        true
     }
 
     /// Asks for a wanted packet through `out` if it is time, or gives it up: then it is not returned.

@@ -132,6 +132,44 @@ fn a_frame_that_will_be_late_is_asked_for_as_long_as_others_wait_for_it() {
     assert!(!shown[0].1 && shown[6].1);
 }
 
+/// Proves R-REC-12.
+#[test]
+fn what_parity_is_about_to_bring_is_not_asked_for_but_what_is_beyond_it_is() {
+    let mut rig = Rig::new();
+    rig.sender.parity_percent = 20;
+    // Ten packets and two parities.
+    rig.frame(0, FrameSpec::keyframe(0), 10_000, &[]);
+    assert_eq!(rig.drain(0), [(0, true)]);
+    let give = |rig: &mut Rig, us: u64, packets: &[Packet], lost: &[usize]| {
+        for (_, packet) in packets.iter().enumerate().filter(|(i, _)| !lost.contains(i)) {
+            deliver(&mut rig.receiver, at(us), packet).unwrap();
+        }
+    };
+    let packets = rig.packets(FrameSpec::after(1, 1), 10_000);
+    give(&mut rig, 17_000, &packets[..10], &[3]);
+    assert_eq!(rig.nacks(17_000 + PATIENCE), []);
+    give(&mut rig, 17_700, &packets[10..], &[]);
+    assert_eq!(rig.nacks(40_000), []);
+    assert_eq!(rig.drain(40_000), [(1, true)]);
+    // One of the parities may be lost as well, so one packet is left to them until more are missing.
+    let packets = rig.packets(FrameSpec::after(2, 1), 10_000);
+    give(&mut rig, 42_000, &packets[..10], &[3, 5, 7]);
+    let mut asked = rig.nacks(42_000 + PATIENCE);
+    asked.sort_unstable();
+    assert_eq!(asked, [packets[3].id.0, packets[5].id.0, packets[7].id.0]);
+    for i in [3, 5, 7] {
+        rig.resend(63_000, packets[i].id);
+    }
+    assert_eq!(rig.drain(63_000), [(2, true)]);
+    // Parity that does not come is not waited for.
+    let packets = rig.packets(FrameSpec::after(3, 1), 10_000);
+    give(&mut rig, 64_000, &packets[..10], &[3]);
+    assert_eq!(rig.nacks(64_000 + PATIENCE), []);
+    let due = rig.receiver.poll_timeout();
+    assert!(due > at(64_000 + PATIENCE) && due <= at(69_000), "{due:?}");
+    assert_eq!(rig.nacks(due.as_micros()), [packets[3].id.0]);
+}
+
 /// Proves R-REC-9.
 #[test]
 fn the_lost_tail_of_a_slice_is_noticed_without_a_later_packet() {

@@ -66,8 +66,9 @@ impl VideoSender {
             return true;
         }
         let meta = if self.slices { *meta } else { SliceMeta { slice_index: 0, ..*meta } };
-        let body_max = if self.parity_ppm > 0 { self.protected_body_max } else { self.body_max };
-        let cut = Cut { body_max, group_max: self.group_max, parity_ppm: self.parity_ppm };
+        let is_protected = self.parity_ppm > 0 || self.protection.is_needed();
+        let body_max = if is_protected { self.protected_body_max } else { self.body_max };
+        let cut = Cut { body_max, group_max: self.group_max, parity_ppm: self.parity_ppm, is_protected };
         let Some(slice) = self.store.push_slice(slot, &meta, cut) else { return false };
         self.queue.push_back(QueuedSlice { frame_id: meta.frame_id, slot, slice });
         true
