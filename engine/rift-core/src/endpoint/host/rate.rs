@@ -41,6 +41,8 @@ pub(super) struct RateControl {
     first_decision: usize,
     decision_count: usize,
     is_external: bool,
+    /// Set from outside.
+    pace: Option<Bitrate>,
 }
 
 impl RateControl {
@@ -70,6 +72,7 @@ impl RateControl {
             first_decision: 0,
             decision_count: 0,
             is_external: kind == ControllerKind::External,
+            pace: None,
         };
         control.told = control.wanted();
         control
@@ -145,11 +148,18 @@ impl RateControl {
         }
     }
 
+    pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
+        if self.is_external {
+            self.pace = Some(pace);
+        }
+    }
+
     /// How fast the packets of a frame may follow each other; `None` for as fast as the sender was built for.
     pub(super) fn pacing(&self) -> Option<Bitrate> {
         match &self.controller {
             Controller::Delta2(controller) => controller.pacing(),
-            Controller::DeltaV1(_) | Controller::Set(_) => None,
+            Controller::DeltaV1(_) => None,
+            Controller::Set(_) => self.pace,
         }
     }
 
