@@ -44,7 +44,17 @@ impl Web {
     ) -> Self {
         let mut rng = Rng::with_seed(seed);
         let next_at = start.plus_micros(next_after(&mut rng, every_us as f64));
-        Self { every_us, bytes, rtt_us, stop, rng, next_at, next_connection: 0, open: BTreeMap::new(), done: 0 }
+        Self {
+            every_us,
+            bytes,
+            rtt_us,
+            stop,
+            rng,
+            next_at,
+            next_connection: 0,
+            open: BTreeMap::new(),
+            done: 0,
+        }
     }
 
     pub(super) fn done(&self) -> u64 {

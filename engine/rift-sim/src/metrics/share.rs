@@ -65,9 +65,8 @@ impl Stream<'_> {
     /// Deviation of the rate over mean within a stretch.
     fn deviation(&self, (from_us, to_us): (u64, u64)) -> f64 {
         let windows = (to_us - from_us) / WINDOW_US;
-        let rates: Vec<f64> = (0..windows)
-            .map(|i| self.bps(from_us + i * WINDOW_US, from_us + (i + 1) * WINDOW_US))
-            .collect();
+        let rates: Vec<f64> =
+            (0..windows).map(|i| self.bps(from_us + i * WINDOW_US, from_us + (i + 1) * WINDOW_US)).collect();
         let mean = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
         let variance = rates.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / rates.len().max(1) as f64;
         if mean > 0.0 { variance.sqrt() / mean } else { 0.0 }
@@ -208,8 +207,24 @@ mod tests {
     /// Only the time counts in which both run and had time to settle.
     #[test]
     fn streams_are_compared_while_all_of_them_run() {
-        let a = samples(60, |s| if s < 20 { 18.0 } else if s < 35 { 14.0 } else { 9.0 });
-        let b = samples(60, |s| if s < 20 { 0.0 } else if s < 35 { 4.0 } else { 6.0 });
+        let a = samples(60, |s| {
+            if s < 20 {
+                18.0
+            } else if s < 35 {
+                14.0
+            } else {
+                9.0
+            }
+        });
+        let b = samples(60, |s| {
+            if s < 20 {
+                0.0
+            } else if s < 35 {
+                4.0
+            } else {
+                6.0
+            }
+        });
         let shared = Shared::of(&[stream(&a, 0, 60), stream(&b, 20, 60)], &[], &[], &[], 0);
         // From 20 s and a third of 40 s on; two seconds of that are before 35 s.
         assert!((0.93..0.97).contains(&shared.jain.unwrap()), "{shared:?}");
@@ -232,7 +247,8 @@ mod tests {
     fn a_guest_takes_its_part_and_leaves_a_queue() {
         let a = samples(60, |s| if (10..40).contains(&s) { 8.0 } else { 18.0 });
         let window = |s: u64| (s * 1_000_000 / STANDING_WINDOW_US) as u32;
-        let standing: Vec<_> = (0..60).map(|s| (window(s) + 1, if s < 43 { 90_000 } else { 1_000 })).collect();
+        let standing: Vec<_> =
+            (0..60).map(|s| (window(s) + 1, if s < 43 { 90_000 } else { 1_000 })).collect();
         let guest = |to_s: u64| Guest { from_us: 10_000_000, to_us: to_s * 1_000_000 };
         let of = |guest: Guest| Shared::of(&[stream(&a, 0, 60)], &[guest], &[], &standing, 0);
         let shared = of(guest(40));

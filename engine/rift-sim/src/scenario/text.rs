@@ -735,7 +735,8 @@ mod tests {
 
     #[test]
     fn streams_and_other_traffic_are_understood_and_written() {
-        let text = "main start 5s delay 1ms; flow start 10s stop 40s delay 30ms reverse controller oracle; flow;
+        let text =
+            "main start 5s delay 1ms; flow start 10s stop 40s delay 30ms reverse controller oracle; flow;
             cross cubic; cross cubic hystart start 5s stop 35s delay 10ms; cross web every 2s size 50kB;
             cross cbr 8Mbit/s on 5s off 6s reverse; cross cbr 1Mbit/s; at 40s pause 2; at 60s resume 2";
         let s: Scenario = text.parse().unwrap();

@@ -43,7 +43,11 @@ impl<P: Peers> Pair<P> {
         }
         let shown = self.player.counters().shown as f64 / self.frames.max(1) as f64;
         if self.scenario.limits.shown.is_some_and(|least| shown < least) {
-            stage.violations.add(now, Rule::FramesShown, format_args!("{:.2} % of frames shown", shown * 100.0));
+            stage.violations.add(
+                now,
+                Rule::FramesShown,
+                format_args!("{:.2} % of frames shown", shown * 100.0),
+            );
         }
         stage.note(30, self.local(Side::Host, now).as_micros());
     }
@@ -115,9 +119,11 @@ impl<P: Peers> World<P> {
             .collect();
         let link = self.stage.link(way);
         let mut changes: Vec<u64> = link.course().changes(end_us).iter().map(|&(at, ..)| at).collect();
-        let acted = self.scenario.timeline.iter().filter(|(_, action)| {
-            matches!(action, Action::Down(_) | Action::Up(_) | Action::Content(_))
-        });
+        let acted = self
+            .scenario
+            .timeline
+            .iter()
+            .filter(|(_, action)| matches!(action, Action::Down(_) | Action::Up(_) | Action::Content(_)));
         changes.extend(acted.map(|&(at, _)| at));
         Shared::of(&streams, &guests, &changes, link.standing_us(), self.scenario.warmup_us)
     }
@@ -148,11 +154,7 @@ impl<P: Peers> World<P> {
         let Some(first) = pairs.next() else { return Report::default() };
         let stream = StreamMetrics { shared, ..first.metrics(&stage) };
         let flows = pairs
-            .map(|pair| FlowReport {
-                stream: pair.metrics(&stage),
-                samples: pair.samples,
-                log: pair.stream,
-            })
+            .map(|pair| FlowReport { stream: pair.metrics(&stage), samples: pair.samples, log: pair.stream })
             .collect();
         Report {
             stream,

@@ -408,9 +408,10 @@ impl<P: Peers> Pair<P> {
         self.sample.arrived_bytes = now.arrived_wire_bytes - before.arrived_wire_bytes;
         self.sample.offered_bytes = link.course().offered(since_us, now_us).unwrap_or(0);
         self.sample.target_kbps = self.source.rate().as_kbps();
-        self.sample.sender = self.host.sender_counters().map_or([0; 3], |c| {
-            [c.data_packets, c.parity_packets, c.retransmitted_packets]
-        });
+        self.sample.sender = self
+            .host
+            .sender_counters()
+            .map_or([0; 3], |c| [c.data_packets, c.parity_packets, c.retransmitted_packets]);
         self.sampled = counters;
         self.samples.push(std::mem::take(&mut self.sample));
     }

@@ -77,8 +77,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(down: LinkConfig, up: LinkConfig, seeds: [u64; 2], pairs: usize) -> Self {
-        let path =
-            |config, seed| Path { link: Link::new(config, seed), left: Timestamp::NEVER };
+        let path = |config, seed| Path { link: Link::new(config, seed), left: Timestamp::NEVER };
         Self {
             now: Timestamp::ZERO,
             queue: EventQueue::new(),

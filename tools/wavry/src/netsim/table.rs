@@ -124,10 +124,8 @@ impl Line {
     fn goals(&self) -> String {
         let goals = self.row.goals.iter().map(|goal| {
             let value = self.mean(goal.figure);
-            let (sign, verdict) = (
-                if goal.at_least { ">=" } else { "<=" },
-                if goal.is_met(value) { "met" } else { "missed" },
-            );
+            let (sign, verdict) =
+                (if goal.at_least { ">=" } else { "<=" }, if goal.is_met(value) { "met" } else { "missed" });
             format!("{} {} {sign} {}: {verdict}", goal.figure.name(), number(value), goal.bound)
         });
         goals.collect::<Vec<_>>().join("; ")
