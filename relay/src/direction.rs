@@ -7,6 +7,7 @@
 use rift_relay::mac::forward_mac;
 use rift_relay::siphash::SipKey;
 use rift_relay::wire::Forward;
+use wavry_xdp::relay::{Flow, State};
 
 use crate::drop_reason::DropReason;
 
@@ -85,6 +86,42 @@ impl Direction {
     /// Ends it then instead.
     pub fn set_expiry(&mut self, expires_ns: u64) {
         self.expires_ns = expires_ns;
+    }
+
+    /// What does not change with datagrams, for the fast path.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            key: self.key,
+            expires_ns: self.expires_ns,
+            hard_rate: self.hard_rate,
+            soft_rate: self.soft_rate,
+            hard_depth: self.hard_depth,
+            soft_depth: self.soft_depth,
+        }
+    }
+
+    /// What does, for the fast path.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State {
+            next: self.next,
+            seen: self.seen,
+            refilled_ns: self.refilled_ns,
+            hard: self.hard,
+            soft: self.soft,
+        }
+    }
+
+    /// Goes on from what the fast path made of it.
+    pub fn set_state(&mut self, state: &State) {
+        State {
+            next: self.next,
+            seen: self.seen,
+            refilled_ns: self.refilled_ns,
+            hard: self.hard,
+            soft: self.soft,
+        } = *state;
     }
 
     /// Whether the MAC is this direction's.

@@ -14,6 +14,7 @@ pub mod interface;
 mod netlink;
 pub mod packet;
 pub mod program;
+pub mod relay;
 mod ring;
 mod routes;
 pub mod skeleton;

@@ -114,8 +114,8 @@ impl AsFd for Program {
 pub enum LoadError {
     /// `EPERM`.
     #[error(
-        "not allowed to load eBPF programs: CAP_BPF and CAP_NET_ADMIN are needed (systemd: \
-         AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW; or run as root)"
+        "not allowed to load eBPF programs: CAP_BPF and CAP_NET_ADMIN are needed, and CAP_PERFMON for the relay's \
+         (systemd: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_NET_RAW CAP_PERFMON; or run as root)"
     )]
     NotPermitted,
     /// Anything else, the verifier included. Its log is in the debug log.

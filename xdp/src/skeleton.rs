@@ -8,3 +8,8 @@
 pub mod filter {
     include!(concat!(env!("OUT_DIR"), "/filter.skel.rs"));
 }
+
+/// Forwards the datagrams of a relay's sessions.
+pub mod relay {
+    include!(concat!(env!("OUT_DIR"), "/relay.skel.rs"));
+}

@@ -35,7 +35,7 @@ enum Controller {
 pub(super) struct RateControl {
     controller: Controller,
     told: Target,
-    /// Of DELTA 2, which leaves parity to others.
+    /// Of DELTA 2, which leaves parity to the sender: what that says.
     parity: f32,
     decisions: Box<[DecisionTrace; DECISIONS]>,
     first_decision: usize,
@@ -152,6 +152,22 @@ impl RateControl {
         if self.is_external {
             self.pace = Some(pace);
         }
+    }
+
+    /// Parity follows the losses that the sender sees, and the controller has no say in it.
+    pub(super) fn leaves_parity(&self) -> bool {
+        matches!(self.controller, Controller::Delta2(_))
+    }
+
+    /// What the sender makes of parity by itself, which the program is told.
+    pub(super) fn set_parity(&mut self, parity: f32) {
+        self.parity = parity;
+    }
+
+    /// Packets wait in a queue: what is lost now is lost there.
+    #[inline]
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(&self.controller, Controller::Delta2(controller) if controller.is_queued())
     }
 
     /// How fast the packets of a frame may follow each other; `None` for as fast as the sender was built for.
