@@ -13,7 +13,9 @@ use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{Consumer, Producer};
 use wavry_runtime::transport::{Ecn, MAX_SEGMENTS, TX_SLOT_LEN, TrafficClass, Transmit, Transport, TxSlot};
 
+use super::fast_path::FastPath;
 use super::metrics::{Metrics, add};
+use super::privileges;
 use super::verifying::unix_ms;
 use crate::core::{Action, Now, Relay};
 use crate::drop_reason::DropReason;
@@ -39,6 +41,7 @@ pub(super) struct Forwarder<T> {
     links: ForwarderLinks,
     drain_ns: u64,
     out: Outgoing,
+    fast: Option<FastPath>,
 }
 
 /// A send slot that is being filled with datagrams for one receiver.
@@ -68,11 +71,21 @@ impl Open {
 
 impl<T: Transport> Forwarder<T> {
     pub(super) fn new(transport: T, relay: Relay, links: ForwarderLinks, drain_ns: u64) -> Self {
-        Self { transport, relay, links, drain_ns, out: Outgoing::new() }
+        Self { transport, relay, links, drain_ns, out: Outgoing::new(), fast: None }
+    }
+
+    /// Has sessions carried by the fast path where it can.
+    pub(super) fn with_fast_path(mut self, fast: Option<FastPath>) -> Self {
+        if fast.is_some() {
+            self.relay.enable_fast_path(0);
+        }
+        self.fast = fast;
+        self
     }
 
     /// Until asked to end, and then for as long as sessions last or draining may take.
     pub(super) fn run(mut self) -> std::io::Result<()> {
+        privileges::give_up();
         self.links.metrics.ready.store(true, Ordering::Relaxed);
         let mut end_ns = u64::MAX;
         loop {
@@ -92,9 +105,17 @@ impl<T: Transport> Forwarder<T> {
                 self.relay.apply_policy(&policy);
             }
             self.relay.handle_timeout(now);
+            self.drive_fast_path(now);
             self.links.metrics.set_sessions(self.relay.len(), self.relay.counters());
             let due = self.relay.poll_timeout().min(end_ns);
             self.transport.turn((due != u64::MAX).then_some(due))?;
+        }
+    }
+
+    #[inline]
+    fn drive_fast_path(&mut self, now: Now) {
+        if let Some(fast) = &mut self.fast {
+            fast.drive(&mut self.relay, now);
         }
     }
 
@@ -111,7 +132,14 @@ impl<T: Transport> Forwarder<T> {
             let metrics = &*self.links.metrics;
             let (mut forwarded, mut bytes, mut answered, mut wake) = (0, 0, 0, false);
             for datagram in batch.datagrams() {
-                match self.relay.handle_datagram(now, from, datagram) {
+                let mut action = self.relay.handle_datagram(now, from, datagram);
+                if action == Action::TakeBack
+                    && let Some(fast) = &mut self.fast
+                {
+                    fast.drive(&mut self.relay, now);
+                    action = self.relay.handle_datagram(now, from, datagram);
+                }
+                match action {
                     Action::Forward(to) => {
                         if self.out.put(to, None, ecn, datagram) {
                             forwarded += 1;
@@ -121,6 +149,8 @@ impl<T: Transport> Forwarder<T> {
                         }
                     }
                     Action::Drop(reason) => metrics.on_drop(reason),
+                    // It was taken back just now.
+                    Action::TakeBack => {}
                     action @ (Action::Answer | Action::DropAndAnswer(_)) => {
                         if let Action::DropAndAnswer(reason) = action {
                             metrics.on_drop(reason);
