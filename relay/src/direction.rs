@@ -1,12 +1,13 @@
 //! One direction of a session: what decides over every datagram that one peer sends to the other.
 //!
-//! Owns the MAC key, the replay window and the token buckets of that direction; 128 bytes, so that a datagram touches two
-//! cache lines. Never knows addresses. Invariants: nothing changes unless the MAC is right; a sequence passes at most
+//! Owns the MAC key, the replay window and the token buckets of that direction; at most 128 bytes, so that a datagram
+//! touches two cache lines. Never knows addresses. Invariants: nothing changes unless the MAC is right; a sequence passes at most
 //! once; the window moves by at most [`JUMP_MAX`]; over any span a bucket passes at most its depth plus rate times span.
 
 use rift_relay::mac::forward_mac;
 use rift_relay::siphash::SipKey;
 use rift_relay::wire::Forward;
+use wavry_xdp::relay::{Flow, State};
 
 use crate::drop_reason::DropReason;
 
@@ -41,10 +42,9 @@ pub struct Direction {
     soft_rate: u32,
     hard_depth: u32,
     soft_depth: u32,
-    reserved: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Direction>() == 128);
+const _: () = assert!(size_of::<Direction>() <= 128);
 
 impl Direction {
     /// A direction with full buckets; nothing was seen.
@@ -62,7 +62,6 @@ impl Direction {
             soft_rate: 0,
             hard_depth: 0,
             soft_depth: 0,
-            reserved: [0; 3],
         };
         direction.set_rates(soft_kbps, hard_kbps);
         direction.hard = u64::from(direction.hard_depth) * NANO;
@@ -85,6 +84,42 @@ impl Direction {
     /// Ends it then instead.
     pub fn set_expiry(&mut self, expires_ns: u64) {
         self.expires_ns = expires_ns;
+    }
+
+    /// What does not change with datagrams, for the fast path.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow {
+            key: self.key,
+            expires_ns: self.expires_ns,
+            hard_rate: self.hard_rate,
+            soft_rate: self.soft_rate,
+            hard_depth: self.hard_depth,
+            soft_depth: self.soft_depth,
+        }
+    }
+
+    /// What does, for the fast path.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State {
+            next: self.next,
+            seen: self.seen,
+            refilled_ns: self.refilled_ns,
+            hard: self.hard,
+            soft: self.soft,
+        }
+    }
+
+    /// Goes on from what the fast path made of it.
+    pub fn set_state(&mut self, state: &State) {
+        State {
+            next: self.next,
+            seen: self.seen,
+            refilled_ns: self.refilled_ns,
+            hard: self.hard,
+            soft: self.soft,
+        } = *state;
     }
 
     /// Whether the MAC is this direction's.

@@ -37,7 +37,7 @@ static ALLOCATOR: Counting = Counting;
 /// reordering and parity.
 fn script() -> Vec<(u64, Packet)> {
     let mut rng = fastrand::Rng::with_seed(3);
-    let mut sender = Packetiser::new(1000, 48, 15);
+    let mut sender = Packetiser::new(1000, 48, 5);
     let mut script = Vec::new();
     for id in 0..600u64 {
         let sent = id * 16_667;

@@ -578,7 +578,7 @@ fn chunks_of_different_length_leave_in_batches_that_segment() {
     assert!(again.iter().rev().zip(&first).all(|(a, f)| a.body == f.body));
 }
 
-/// Proves R-REC-3.
+/// Proves R-REC-11.
 #[test]
 fn what_cannot_help_is_not_sent_again_and_is_counted() {
     let mut host = Host::new(&SenderConfig { parity: 0.5, retransmit_us_max: 100_000, ..config() });
@@ -600,6 +600,33 @@ fn what_cannot_help_is_not_sent_again_and_is_counted() {
     host.nack(&[3]);
     assert_eq!(host.sender.counters().nacked, 6);
     assert_eq!(host.drain().len(), 1);
+}
+
+/// Proves R-REC-11: what comes too late to be shown is of use to the frames behind it, unless they do without.
+#[test]
+fn a_late_frame_is_sent_again_while_others_predict_from_it() {
+    let mut host = Host::new(&SenderConfig { retransmit_us_max: 100_000, ..config() });
+    host.sender.set_rtt(80_000);
+    for frame in 0..2 {
+        host.submit(&whole(frame), &bytes(2000, 0)).unwrap();
+        host.drain();
+    }
+    host.now = host.now.plus_micros(200_000);
+    host.nack(&[2]);
+    assert_eq!(host.drain().len(), 1);
+    host.now = host.now.plus_micros(1);
+    host.nack(&[3]);
+    assert_eq!(
+        host.sender.counters().nacks_late,
+        1,
+        "a third request would be behind a frame that does without"
+    );
+    host.now = host.now.minus_micros(100_000);
+    let past = SliceMeta { reference: Some(FrameId(0)), ..whole(2) };
+    host.submit(&past, &bytes(2000, 0)).unwrap();
+    host.drain();
+    host.nack(&[1, 3]);
+    assert_eq!((host.sender.counters().nacks_stale, host.drain().len()), (1, 1));
 }
 
 #[test]

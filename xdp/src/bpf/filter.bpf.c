@@ -21,11 +21,6 @@ struct {
     __type(value, __u32);
 } sockets SEC(".maps");
 
-/* An IPv6 address, or an IPv4 one mapped into it (RFC 4291, 2.5.5.2). */
-struct address {
-    __u32 words[4];
-};
-
 /* Addresses that datagrams are taken for. A machine that routes for others must not swallow theirs. */
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -33,18 +28,6 @@ struct {
     __type(key, struct address);
     __type(value, __u8);
 } addresses SEC(".maps");
-
-static __always_inline struct address destination(const struct udp_packet *packet)
-{
-    struct address address = {};
-    if (packet->version == 4) {
-        address.words[2] = bpf_htonl(0x0000ffff);
-        address.words[3] = packet->ip4->daddr;
-    } else {
-        __builtin_memcpy(address.words, &packet->ip6->daddr, sizeof(address.words));
-    }
-    return address;
-}
 
 SEC("xdp")
 int filter(struct xdp_md *ctx)
@@ -55,7 +38,7 @@ int filter(struct xdp_md *ctx)
         return XDP_PASS;
     if (packet.udp->dest != bpf_htons(port) || packet.vlan != vlan)
         return XDP_PASS;
-    struct address address = destination(&packet);
+    struct address address = destination_of(&packet);
     if (!bpf_map_lookup_elem(&addresses, &address))
         return XDP_PASS;
     /* Without a socket on this queue the lower bits of the flags are the verdict. */

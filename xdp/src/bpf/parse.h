@@ -11,6 +11,8 @@
 #ifndef WAVRY_PARSE_H
 #define WAVRY_PARSE_H
 
+#include <stdbool.h>
+
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -34,6 +36,11 @@ struct vlan_tag {
     __be16 protocol;
 };
 
+/* An IPv6 address, or an IPv4 one mapped into it (RFC 4291, 2.5.5.2). */
+struct address {
+    __u32 words[4];
+};
+
 struct udp_packet {
     struct ethhdr *eth;
     /* The one that `version` says. Not NULL for the other: the verifier does not learn from comparing a packet
@@ -45,6 +52,8 @@ struct udp_packet {
     struct udphdr *udp;
     __u8 *payload;
     __u16 payload_len;
+    __u16 payload_at; /* in the frame */
+    __u16 padding; /* bytes of the frame behind the payload */
     __u16 version; /* 4 or 6 */
     __u16 vlan; /* VLAN_NONE, or the identifier of the one tag */
 };
@@ -136,9 +145,36 @@ static __always_inline enum parse parse_udp(struct xdp_md *ctx, struct udp_packe
     packet->payload_len = len - sizeof(struct udphdr);
     /* Ethernet pads short frames: there may be more bytes, but not fewer. In numbers, because adding an unknown
      * length to a packet pointer, or subtracting two, needs CAP_PERFMON. */
-    if (offset + packet->payload_len > bpf_xdp_get_buff_len(ctx))
+    __u64 frame = bpf_xdp_get_buff_len(ctx);
+    if (offset + packet->payload_len > frame)
         return PARSE_MALFORMED;
+    packet->payload_at = offset;
+    packet->padding = frame - offset - packet->payload_len;
     return PARSE_UDP;
+}
+
+static __always_inline struct address mapped_v4(__be32 ip)
+{
+    struct address address = { { 0, 0, bpf_htonl(0x0000ffff), ip } };
+    return address;
+}
+
+static __always_inline struct address source_of(const struct udp_packet *packet)
+{
+    struct address address;
+    if (packet->version == 4)
+        return mapped_v4(packet->ip4->saddr);
+    __builtin_memcpy(&address, &packet->ip6->saddr, sizeof(address));
+    return address;
+}
+
+static __always_inline struct address destination_of(const struct udp_packet *packet)
+{
+    struct address address;
+    if (packet->version == 4)
+        return mapped_v4(packet->ip4->daddr);
+    __builtin_memcpy(&address, &packet->ip6->daddr, sizeof(address));
+    return address;
 }
 
 #endif

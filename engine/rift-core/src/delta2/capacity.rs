@@ -1,6 +1,6 @@
 //! What the path carries, from the spacing at which the packets of a frame arrive.
 
-use crate::feedback::{Fate, PacketKind, PacketOutcome};
+use crate::feedback::{Fate, PacketKind, PacketOutcome, SentPacket};
 use crate::{FrameId, Timestamp};
 
 /// A train says nothing below this many packets.
@@ -24,6 +24,8 @@ struct Train {
     packets: u32,
     /// Behind the first packet.
     bytes: f64,
+    /// Of packets that were lost since the last arrival.
+    lost_bytes: f64,
     first_sent: Timestamp,
     last_sent: Timestamp,
     first_arrived_us: u64,
@@ -93,7 +95,7 @@ impl Capacity {
                 // Sent behind the frame, into an empty path.
                 return None;
             }
-            let bytes = f64::from(packet.bytes);
+            let bytes = f64::from(packet.bytes) + core::mem::take(&mut train.lost_bytes);
             let gap_us = arrived_us.saturating_sub(train.last_arrived_us);
             if gap_us > train.gap_us {
                 (train.gap_us, train.gap_bytes) = (gap_us, bytes);
@@ -122,6 +124,14 @@ impl Capacity {
             ..Train::default()
         };
         sample
+    }
+
+    /// A packet was lost where no queue drops any: on the air, behind the bottleneck, whose time it took.
+    pub(super) fn on_lost(&mut self, packet: &SentPacket) {
+        let is_first = packet.kind != PacketKind::Retransmission;
+        if is_first && self.train.packets > 0 && packet.frame == self.train.frame {
+            self.train.lost_bytes += f64::from(packet.bytes);
+        }
     }
 
     /// What the part of the current frame says that has arrived so far, where it is slow: bits per second.

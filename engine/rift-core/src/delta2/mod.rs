@@ -82,7 +82,7 @@ const UNUSED_HALF_LIFE_US: f64 = 5e6;
 /// A frame leaves within its period divided by this.
 const PACE: f64 = 1.5;
 /// And not faster than the capacity by more than this: the rest would only fill a shallow buffer.
-const PACE_OVER: f64 = 1.25;
+const PACE_OVER: f64 = 1.15;
 /// First pace, over the first rate: the first keyframe measures so much of the path.
 const PACE_FIRST: f64 = 4.0;
 /// While trains keep up, the pace grows by this per frame: capacity is found without sending more.
@@ -101,6 +101,9 @@ const OUTAGE_US: u64 = 100_000;
 const AFTER_OUTAGE: f64 = 0.5;
 /// While packets are overdue, a frame is tried this often, in microseconds.
 const PROBE_US: u64 = 100_000;
+/// Packets that waited for longer than this and noise are in a queue that drops some, in microseconds. A frame of
+/// usual size waits for a fifth of its length behind itself.
+const QUEUED_US: f64 = 8_000.0;
 /// The least round trip counts for this long, in microseconds.
 const RTT_WINDOW_US: u64 = 10_000_000;
 
@@ -133,6 +136,9 @@ pub struct Delta2 {
     front: Option<FrameId>,
     own_wait_us: f64,
     foreign_us: f64,
+    /// Delay of the first packet of the newest frame, and how much more the last packet had, in microseconds.
+    front_delay_us: i64,
+    behind_front_us: f64,
     pace_bps: f64,
     rtt_min_us: RttMin,
     loss: f64,
@@ -206,6 +212,8 @@ impl Delta2 {
             front: None,
             own_wait_us: 0.0,
             foreign_us: 0.0,
+            front_delay_us: 0,
+            behind_front_us: 0.0,
             pace_bps: rate_bps * PACE_FIRST,
             rtt_min_us: RttMin { began: Timestamp::ZERO, current_us: u64::MAX, before_us: u64::MAX },
             loss: 0.0,
@@ -246,17 +254,23 @@ impl Delta2 {
         let packet = &outcome.packet;
         // Over about 200 packets: with less, one lost frame of a random loss would look like a flood.
         self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
-        let Fate::Arrived { delay_us, marked, .. } = outcome.fate else { return };
+        let Fate::Arrived { delay_us, marked, .. } = outcome.fate else {
+            if self.loss < LOSS_MAX && !self.is_queued() {
+                self.capacity.on_lost(packet);
+            }
+            return;
+        };
         self.mark += (f64::from(u8::from(marked)) - self.mark) / 64.0;
         if packet.kind == PacketKind::Data && self.front.is_none_or(|front| packet.frame > front) {
             self.front = Some(packet.frame);
+            self.front_delay_us = delay_us;
             self.queue.on_first_packet(packet.sent_at, delay_us);
             let own_us = self.sending.own_wait_us(packet.frame);
             self.own_wait_us = own_us;
             self.foreign_us = (self.queue.steady_us() - self.queue.floor_us() - own_us).max(0.0);
         }
-        let noise_us = self.queue.noise_us();
-        let noise_us = if noise_us.is_finite() { noise_us } else { 0.0 };
+        self.behind_front_us = delay_us.saturating_sub(self.front_delay_us).max(0) as f64;
+        let noise_us = self.noise_us();
         self.capacity.on_outcome(outcome, noise_us, self.queue.waited_us());
     }
 
@@ -349,6 +363,19 @@ impl Delta2 {
         self.sending.on_clock_jump(now);
     }
 
+    /// The packets that arrived last had waited longer than noise explains: what is lost among them is lost to the
+    /// queue.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        let waited_us = self.queue.waited_us() - self.queue.floor_us() + self.behind_front_us;
+        self.rivalry.is_on() || waited_us > QUEUED_US + 2.0 * self.noise_us()
+    }
+
+    fn noise_us(&self) -> f64 {
+        let noise_us = self.queue.noise_us();
+        if noise_us.is_finite() { noise_us } else { 0.0 }
+    }
+
     fn period_us(&self) -> f64 {
         1e6 / f64::from(self.ladder.fps())
     }
@@ -397,7 +424,7 @@ impl Delta2 {
         self.updated_at = now;
         let before = self.rate_bps;
         self.caution *= 0.5f64.powf(dt_us / CAUTION_HALF_LIFE_US);
-        let noise_us = if self.queue.noise_us().is_finite() { self.queue.noise_us() } else { 0.0 };
+        let noise_us = self.noise_us();
         let limit_us = LIMIT_US + LIMIT_PER_NOISE * noise_us;
         let queue_us = (self.foreign_us - 2.0 * noise_us).max(0.0);
         let seen = Seen {
@@ -510,7 +537,8 @@ impl Delta2 {
 
     fn grow(&mut self, now: Timestamp, dt_us: f64) -> Option<Reason> {
         let capacity_bps = self.capacity.bps()?;
-        let goal = SHARE * (1.0 - self.caution * self.capacity.deviation()).max(0.3) * capacity_bps;
+        let share = SHARE * (1.0 - self.loss.min(LOSS_MAX));
+        let goal = share * (1.0 - self.caution * self.capacity.deviation()).max(0.3) * capacity_bps;
         if self.rate_bps > goal {
             let gain = (dt_us / 50_000.0).min(1.0);
             self.rate_bps += gain * (goal - self.rate_bps);

@@ -24,6 +24,9 @@ struct Model {
     /// Percent of the target that the content needs.
     content: f64,
     loss: u64,
+    /// Parity for each packet.
+    /// Parity packets per packet.
+    redundancy: f64,
     marked: bool,
     held_frames: u64,
     /// Bits per second that somebody else puts into the same queue.
@@ -53,6 +56,7 @@ impl Model {
             frame: 0,
             content: 1.0,
             loss: 0,
+            redundancy: 0.0,
             marked: false,
             held_frames: 0,
             rival_bps: 0.0,
@@ -95,7 +99,8 @@ impl Model {
         self.delta.on_slice(Self::at(self.now), packets as usize * 1_100, true);
         let first = self.next_id;
         let mut arrivals = Vec::new();
-        for i in 0..packets {
+        let again = (packets as f64 * self.redundancy) as u64;
+        for i in 0..packets + again {
             let sent = self.now + (i as f64 * f64::from(BYTES) * 8e6 / pace_bps) as u64;
             let packet = SentPacket {
                 id: PacketId(self.next_id),
@@ -103,7 +108,7 @@ impl Model {
                 position: i as u16,
                 bytes: BYTES,
                 sent_at: Self::at(sent),
-                ..SentPacket::default()
+                kind: if i < packets { PacketKind::Data } else { PacketKind::Parity },
             };
             self.history.on_sent(packet);
             self.delta.on_sent(&packet);
@@ -257,6 +262,19 @@ fn random_loss_is_no_congestion_until_it_is_a_flood() {
     assert!(model.mbps() < 12.0 && model.saw(Reason::Loss) > 0, "{}", model.mbps());
 }
 
+/// Proves R-CTRL-14.
+#[test]
+fn parity_and_retransmissions_are_within_the_rate() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    let video = model.delta.target_bitrate().as_bps() as f64;
+    model.redundancy = 0.25;
+    model.seconds(4.0);
+    assert!((17.0..=18.2).contains(&model.mbps()), "{}", model.mbps());
+    let left = model.delta.target_bitrate().as_bps() as f64 / video;
+    assert!((0.78..=0.82).contains(&left), "{left}");
+}
+
 /// Proves R-CTRL-9: a queue that somebody keeps full is shared, and left alone soon after it is gone.
 #[test]
 fn a_rival_is_competed_with_until_it_is_gone() {
@@ -286,7 +304,7 @@ fn marks_lower_the_rate_in_proportion() {
     assert!(model.saw(Reason::Marked) > 0 && model.mbps() < 0.5 * before, "{}", model.mbps());
 }
 
-/// Proves R-CTRL-11: a slow path gets bursts at 1.25 times its capacity at most, a fast one is found out and gets
+/// Proves R-CTRL-11: a slow path gets bursts at 1.15 times its capacity at most, a fast one is found out and gets
 /// frames at once.
 #[test]
 fn the_pace_follows_the_path() {

@@ -46,7 +46,7 @@ use frame::{FrameTable, Position};
 use history::History;
 use parity::{Outcome, ParityStore, Stripe};
 use playout::Playout;
-use repair::Repair;
+use repair::{Hope, Repair};
 use request::Requests;
 use window::{Arrival, PacketWindow};
 
@@ -105,6 +105,8 @@ pub struct VideoReceiver {
     solver: Option<Box<Solver>>,
     /// Parity packets for each data packet of the last group, as a fraction.
     parity_overhead: (u32, u32),
+    /// The frame of that group.
+    parity_frame: u64,
     /// When the frame that was handed out last is to be shown.
     last_show_at: Timestamp,
     /// When the wait for the newest frame ends.
@@ -131,6 +133,7 @@ impl VideoReceiver {
             scratch: vec![0; frame::PAYLOAD_MAX],
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
+            parity_frame: 0,
             last_show_at: Timestamp::ZERO,
             patience_ends: Timestamp::NEVER,
             reported_at: None,
@@ -318,7 +321,10 @@ impl VideoReceiver {
         self.admit(frame)?;
         let asked_for = self.frames.frame(frame).is_some_and(|f| id >= f.resent_from);
         let at = Position { frame, slice: chunk.slice_index as u16, chunk: chunk.chunk_index };
-        let newest = self.window.front().map(|(_, front)| (front.frame, front.slice));
+        // A pause in which packets were lost says nothing about how the host paces.
+        let follows = self.window.front().is_some_and(|(newest, front)| {
+            id == newest.wrapping_add(1) && (front.frame, front.slice) == (frame, at.slice)
+        });
         let resent = self.window.would_be_resent(id, at) || asked_for;
         let by = if by == RecoveredBy::Nothing && resent { RecoveredBy::Retransmission } else { by };
         let placed = self.frames.place(now, chunk, by)?;
@@ -326,8 +332,10 @@ impl VideoReceiver {
         self.counters.chunks += 1;
         if by == RecoveredBy::Nothing {
             if placed.opened {
+                // No more parity of the frame before will come.
+                self.repair.look_again();
                 self.playout.on_frame_begun(now, chunk.timestamp_us);
-            } else if newest == Some((frame, at.slice)) {
+            } else if follows {
                 self.playout.on_gap(placed.gap_us);
             }
         } else if by == RecoveredBy::Retransmission {
@@ -372,6 +380,7 @@ impl VideoReceiver {
         self.counters.parity += 1;
         let stripe = Stripe::of(fec)?;
         self.parity_overhead = stripe.overhead();
+        self.parity_frame = stripe.frame;
         if stripe.frame < self.frames.floor() {
             // Parity follows its data: the frame is mostly whole and gone when the last parity comes.
             self.counters.parity_spare += 1;
@@ -386,6 +395,7 @@ impl VideoReceiver {
                 if !self.parities.keep(&stripe, fec.payload) {
                     self.counters.parity_given_up += 1;
                 }
+                self.repair.look_again();
                 Ok(())
             }
             Outcome::Useless => Err(DropReason::Malformed),
@@ -517,8 +527,15 @@ impl VideoReceiver {
     }
 
     fn scan(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
-        let asked =
-            self.repair.scan(now, &mut self.window, &mut self.frames, &self.playout, &self.round_trip, out);
+        let hope = Hope {
+            playout: &self.playout,
+            round_trip: &self.round_trip,
+            store: &self.parities,
+            last: (self.parity_frame, self.parity_overhead.0),
+            tail_us: self.tail_us(),
+        };
+        let (window, frames) = (&mut self.window, &mut self.frames);
+        let asked = self.repair.scan(now, window, frames, &hope, out);
         let counted = core::mem::take(&mut self.repair.counters);
         self.counters.nacks += counted.asked;
         self.counters.nacks_given_up += counted.given_up;

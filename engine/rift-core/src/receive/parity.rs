@@ -282,6 +282,13 @@ impl ParityStore {
         Some((stripe, &self.payloads[at * PARITY_MAX..][..usize::from(*len)]))
     }
 
+    /// How many parities of `frame` wait, and how many its groups have, as far as is known.
+    pub(super) fn of_frame(&self, frame: u64) -> (u32, Option<u32>) {
+        let all = if self.is_empty() { 0 } else { self.stripes.len() };
+        let those = (0..all).filter_map(|at| self.waiting(at)).filter(|(stripe, _)| stripe.frame == frame);
+        those.fold((0, None), |(count, most), (stripe, _)| (count + 1, most.max(Some(stripe.stride.into()))))
+    }
+
     /// Index and bytes of the parities of the same group as `stripe`.
     fn of_group<'a>(&'a self, stripe: &'a Stripe) -> impl Iterator<Item = (u8, &'a [u8])> {
         let all = if self.is_empty() { 0 } else { self.stripes.len() };

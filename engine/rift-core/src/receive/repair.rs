@@ -1,12 +1,14 @@
 //! Which packets are asked for again, and when.
 //!
 //! Owns the list of missing packets. A missing id is tied to media by its nearest neighbours that are
-//! chunks: it is asked for as long as something between them is not there and a resend can arrive
-//! before the frame must be shown. Never asks for what parity has solved or another resend has brought.
+//! chunks: it is asked for as long as something between them is not there and a resend can be of use:
+//! before the frame must be shown, or later for the frames that predict from it. Never asks for what parity has solved or another resend has brought.
+//! What the parity of a frame is about to mend is not asked for either: only what is beyond it, and one more.
 //! Invariant: the list is in order of ids and never longer than its capacity.
 
 use super::RoundTrip;
-use super::frame::{FrameTable, Position};
+use super::frame::{Frame, FrameTable, Position};
+use super::parity::ParityStore;
 use super::passed;
 use super::playout::Playout;
 use super::window::{PacketWindow, Slot};
@@ -14,6 +16,10 @@ use crate::{PacketId, Timestamp};
 
 /// How often one packet is asked for at most.
 const TRIES_MAX: u8 = 8;
+/// How often where it is too late to show the frame.
+const LATE_TRIES: u8 = 2;
+/// Parity is waited for no longer than this, in microseconds: a frame at 40 frames per second.
+const PARITY_WAIT_US: u64 = 25_000;
 /// When nothing tells yet what a missing packet held, it is looked at again after this long.
 const UNDECIDED_US: u64 = 5_000;
 
@@ -43,8 +49,75 @@ enum Verdict {
     Unneeded,
     /// The packets that would tell have not come yet.
     Undecided,
-    /// They may hold parts of the frames `low..=high`, the last of which is due at `deadline`.
-    Wanted { low: u64, high: u64, deadline: Timestamp },
+    /// They may hold parts of the frames `low..=high`.
+    Wanted { low: u64, high: u64, due: Due },
+}
+
+/// Until when packets are of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Due {
+    /// The last of the frames must be shown.
+    shown: Timestamp,
+    /// The table is full of frames that predict from the last one.
+    kept: Timestamp,
+}
+
+impl Due {
+    fn of(frame: &Frame, frames: &FrameTable, playout: &Playout) -> Self {
+        // Two frames of room are left for those that come meanwhile.
+        let kept_us = (frames.capacity() - 2) * playout.frame_interval_us();
+        Self {
+            shown: playout.deadline(frame.first_arrival, frame.timestamp_us),
+            kept: frame.first_arrival.plus_micros(kept_us),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self { shown: self.shown.max(other.shown), kept: self.kept.max(other.kept) }
+    }
+}
+
+/// When frames are due, and what may come for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hope<'a> {
+    /// When frames must be shown.
+    pub(super) playout: &'a Playout,
+    /// How long a request takes.
+    pub(super) round_trip: &'a RoundTrip,
+    /// Parity that has come.
+    pub(super) store: &'a ParityStore,
+    /// The frame that parity came for last, and how many parities its group had.
+    pub(super) last: (u64, u32),
+    /// The rest of a frame and its parity come within this of the packet before, in microseconds.
+    pub(super) tail_us: u64,
+}
+
+impl Hope<'_> {
+    /// How many packets of `frame` parity is expected to bring, and until when more of it may come.
+    fn of(&self, now: Timestamp, frame: &Frame, frames: &FrameTable) -> (u32, Timestamp) {
+        let (here, of_all) = self.store.of_frame(frame.id);
+        let (last, count) = self.last;
+        let expected = match of_all {
+            Some(all) => all,
+            None if (last..=last.saturating_add(2)).contains(&frame.id) => count,
+            None => 0,
+        };
+        let ends = frame.last_arrival.plus_micros(self.tail_us);
+        let may_come = here < expected && frames.newest() == Some(frame.id) && now < ends;
+        // One of those that are still to come may be lost as well.
+        if may_come { (expected - 1, ends) } else { (here, Timestamp::NEVER) }
+    }
+}
+
+/// The packets of one frame that are left to its parity.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    frame: u64,
+    /// How many more may be.
+    room: u32,
+    until: Timestamp,
+    /// The last one that was, on the list.
+    newest: Option<usize>,
 }
 
 /// The packets that are missing.
@@ -103,16 +176,21 @@ impl Repair {
         self.due = Timestamp::ZERO;
     }
 
+    /// Something changed that decides on what is asked for.
+    pub(super) fn look_again(&mut self) {
+        self.unseen |= !self.missing.is_empty();
+    }
+
     /// Looks at the list if that is due, and writes the ids to ask for now to `out`. Returns how many.
     pub(super) fn scan(
         &mut self,
         now: Timestamp,
         window: &mut PacketWindow,
         frames: &mut FrameTable,
-        playout: &Playout,
-        round_trip: &RoundTrip,
+        hope: &Hope<'_>,
         out: &mut [PacketId],
     ) -> usize {
+        let round_trip = hope.round_trip;
         if self.missing.is_empty() || (now < self.due && !self.unseen) {
             return 0;
         }
@@ -122,6 +200,7 @@ impl Repair {
         let mut asked = 0;
         let mut kept = 0;
         let mut at = 0;
+        let mut left: Option<Left> = None;
         while at < self.missing.len() {
             let end = self.run_end(at, window);
             if end == at {
@@ -130,7 +209,7 @@ impl Repair {
             }
             let below = window.anchor_below(self.missing[at].id);
             let above = window.anchor_above(self.missing[end - 1].id);
-            let verdict = judge(below, above, now, frames, playout);
+            let verdict = judge(below, above, frames, hope.playout);
             for entry in at..end {
                 let missing = self.missing[entry];
                 let missing = match verdict {
@@ -140,11 +219,17 @@ impl Repair {
                         Some(missing)
                     }
                     Verdict::Wanted { .. } if is_there(missing.id, below, above, frames) => None,
-                    Verdict::Wanted { low, high, deadline } => {
+                    Verdict::Wanted { low, high, .. }
+                        if low == high && self.leave(now, &missing, low, kept, frames, hope, &mut left) =>
+                    {
+                        self.extend_reach(low, high);
+                        Some(missing)
+                    }
+                    Verdict::Wanted { low, high, due } => {
                         let before = missing.tries;
                         let patience = window.reorder_us();
                         let free = out.get_mut(asked);
-                        let kept = self.pursue(now, missing, patience, deadline, round_trip, free);
+                        let kept = self.pursue(now, missing, patience, due, round_trip, free);
                         if let Some(kept) = kept {
                             self.extend_reach(low, high);
                             if kept.tries > before {
@@ -153,6 +238,14 @@ impl Repair {
                             }
                             if kept.tries > before && before == 0 {
                                 window.unlearn_reordering();
+                                let spare = left.as_mut().filter(|left| low == high && left.frame == low);
+                                if let Some(place) = spare.and_then(|left| left.newest.take()) {
+                                    let other = self.missing[place];
+                                    let free = out.get_mut(asked);
+                                    let again = self.pursue(now, other, patience, due, round_trip, free);
+                                    asked += usize::from(again.is_some_and(|a| a.tries > other.tries));
+                                    self.missing[place] = again.unwrap_or(other);
+                                }
                             }
                         }
                         kept
@@ -170,13 +263,45 @@ impl Repair {
         asked
     }
 
+    /// Whether a packet of `frame`, to be at `place` on the list, is left to parity for now. Beyond what parity
+    /// brings, packets are asked for, and one more than are needed: what is sent again can be lost too.
+    #[allow(clippy::too_many_arguments, reason = "the state of one pass over the list")]
+    fn leave(
+        &mut self,
+        now: Timestamp,
+        missing: &Missing,
+        frame: u64,
+        place: usize,
+        frames: &FrameTable,
+        hope: &Hope<'_>,
+        left: &mut Option<Left>,
+    ) -> bool {
+        if left.is_none_or(|left| left.frame != frame) {
+            let Some(frame) = frames.frame(frame) else { return false };
+            let (room, until) = hope.of(now, frame, frames);
+            *left = Some(Left { frame: frame.id, room, until, newest: None });
+        }
+        let Some(left) = left else { return false };
+        if left.room == 0 {
+            return false;
+        }
+        left.room -= 1;
+        if missing.tries > 0 || passed(now, missing.noticed, PARITY_WAIT_US) {
+            return false;
+        }
+        left.newest = Some(place);
+        let given_up = missing.noticed.plus_micros(PARITY_WAIT_US);
+        self.due = self.due.min(left.until).min(given_up);
+        true
+    }
+
     /// Asks for a wanted packet through `out` if it is time, or gives it up: then it is not returned.
     fn pursue(
         &mut self,
         now: Timestamp,
         missing: Missing,
         patience_us: u64,
-        deadline: Timestamp,
+        due: Due,
         round_trip: &RoundTrip,
         out: Option<&mut PacketId>,
     ) -> Option<Missing> {
@@ -188,7 +313,11 @@ impl Repair {
             self.due = self.due.min(since.plus_micros(wait_us));
             return Some(missing);
         }
-        if now.plus_micros(round_trip.arrival_us()) > deadline || missing.tries >= TRIES_MAX {
+        let in_time = now.plus_micros(round_trip.arrival_us()) <= due.shown;
+        // A frame that comes too late to be shown still is what the ones behind it predict from, and a resend
+        // is here sooner than a frame that does without would be. Not for ever: two in a row are rarely lost.
+        let of_use = missing.tries < LATE_TRIES && now.plus_micros(round_trip.arrival_us()) <= due.kept;
+        if !(in_time || of_use) || missing.tries >= TRIES_MAX {
             self.counters.given_up += 1;
             return None;
         }
@@ -221,7 +350,7 @@ impl Repair {
 type Anchor = Option<(u64, Position)>;
 
 /// What lacks between two chunks.
-fn judge(below: Anchor, above: Anchor, now: Timestamp, frames: &FrameTable, playout: &Playout) -> Verdict {
+fn judge(below: Anchor, above: Anchor, frames: &FrameTable, playout: &Playout) -> Verdict {
     let below = below.map(|(_, at)| at);
     let Some((_, above)) = above else {
         // Only the slice that was being received says how much it lacks.
@@ -231,32 +360,29 @@ fn judge(below: Anchor, above: Anchor, now: Timestamp, frames: &FrameTable, play
         if !frames.has_hole(frame, Some((at.slice, at.chunk)), Some((at.slice, end))) {
             return Verdict::Undecided;
         }
-        let deadline = playout.deadline(frame.first_arrival, frame.timestamp_us);
-        return Verdict::Wanted { low: at.frame, high: at.frame, deadline };
+        let due = Due::of(frame, frames, playout);
+        return Verdict::Wanted { low: at.frame, high: at.frame, due };
     };
     let lowest = below.map_or(0, |at| at.frame).max(frames.floor());
     let mut verdict = Verdict::Unneeded;
     for id in lowest..=above.frame {
-        let deadline = if let Some(frame) = frames.frame(id) {
+        let due = if let Some(frame) = frames.frame(id) {
             let from = below.filter(|at| at.frame == id).map(|at| (at.slice, at.chunk));
             let to = (above.frame == id).then_some((above.slice, above.chunk));
             if !frames.has_hole(frame, from, to) {
                 continue;
             }
-            playout.deadline(frame.first_arrival, frame.timestamp_us)
+            Due::of(frame, frames, playout)
         } else {
             // A frame of which nothing has come. The frame behind it needs it, unless it is a keyframe.
-            let next = frames.open_from(id + 1).next();
-            if next.is_none_or(|next| next.keyframe) {
-                continue;
+            match frames.open_from(id + 1).next() {
+                Some(next) if !next.keyframe => Due::of(next, frames, playout),
+                _ => continue,
             }
-            next.map_or(now, |next| playout.deadline(next.first_arrival, next.timestamp_us))
         };
         verdict = match verdict {
-            Verdict::Wanted { low, deadline: other, .. } => {
-                Verdict::Wanted { low, high: id, deadline: other.max(deadline) }
-            }
-            _ => Verdict::Wanted { low: id, high: id, deadline },
+            Verdict::Wanted { low, due: other, .. } => Verdict::Wanted { low, high: id, due: other.max(due) },
+            _ => Verdict::Wanted { low: id, high: id, due },
         };
     }
     verdict

@@ -42,8 +42,10 @@ pub(super) struct SliceRecord {
     /// Length of every body but the last.
     pub(super) body_len: usize,
     pub(super) last_body_len: usize,
-    /// Parity packets per million data packets.
+    /// Parity packets per million data packets, at least.
     pub(super) parity_ppm: u32,
+    /// Its packets have room for parity.
+    pub(super) is_protected: bool,
 }
 
 impl SliceRecord {
@@ -122,8 +124,10 @@ pub(super) struct Cut {
     pub(super) body_max: usize,
     /// Most data packets in a group.
     pub(super) group_max: usize,
-    /// Parity packets per million data packets.
+    /// Parity packets per million data packets, at least.
     pub(super) parity_ppm: u32,
+    /// Bodies leave room for parity.
+    pub(super) is_protected: bool,
 }
 
 /// Fixed slots for encoded frames.
@@ -236,6 +240,7 @@ impl FrameStore {
             body_len: 0,
             last_body_len: 0,
             parity_ppm: cut.parity_ppm,
+            is_protected: cut.is_protected,
         };
         // The fields get shorter, never longer, as the count of chunks goes down from this bound.
         let chunk_count_max = len.div_ceil(cut.body_max.saturating_sub(VideoChunk::OVERHEAD_MAX).max(1));
@@ -306,7 +311,7 @@ mod tests {
         FrameStore::new(&config.pool_sizes())
     }
 
-    const CUT: Cut = Cut { body_max: 1110, group_max: 48, parity_ppm: 200_000 };
+    const CUT: Cut = Cut { body_max: 1110, group_max: 48, parity_ppm: 200_000, is_protected: true };
 
     #[test]
     fn chunks_tile_the_slice_and_groups_tile_the_chunks() {

@@ -1,7 +1,7 @@
 //! The sending side of video: from encoded slices to the plaintext bodies of packets.
 //!
 //! Owns the encoded frames for as long as a packet of them may have to be sent again, the cut into
-//! chunks and error correction groups, parity, the order in which packets leave, pacing, and the answer
+//! chunks and error correction groups, parity and how much of it, the order in which packets leave, pacing, and the answer
 //! to packets that were lost; beside it the rate control profile `delta-v1`. Never seals, addresses or
 //! sends anything, never reads a clock. Invariants: after construction nothing allocates; the data
 //! packets of a group have consecutive ids; a newer frame never waits behind a stale one; what leaves
@@ -13,6 +13,7 @@ pub mod delta_v1;
 mod frame_store;
 mod history;
 mod pacer;
+mod protection;
 mod retransmit;
 mod span;
 mod template;

@@ -35,12 +35,14 @@ enum Controller {
 pub(super) struct RateControl {
     controller: Controller,
     told: Target,
-    /// Of DELTA 2, which leaves parity to others.
+    /// Of DELTA 2, which leaves parity to the sender: what that says.
     parity: f32,
     decisions: Box<[DecisionTrace; DECISIONS]>,
     first_decision: usize,
     decision_count: usize,
     is_external: bool,
+    /// Set from outside.
+    pace: Option<Bitrate>,
 }
 
 impl RateControl {
@@ -70,6 +72,7 @@ impl RateControl {
             first_decision: 0,
             decision_count: 0,
             is_external: kind == ControllerKind::External,
+            pace: None,
         };
         control.told = control.wanted();
         control
@@ -145,11 +148,34 @@ impl RateControl {
         }
     }
 
+    pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
+        if self.is_external {
+            self.pace = Some(pace);
+        }
+    }
+
+    /// Parity follows the losses that the sender sees, and the controller has no say in it.
+    pub(super) fn leaves_parity(&self) -> bool {
+        matches!(self.controller, Controller::Delta2(_))
+    }
+
+    /// What the sender makes of parity by itself, which the program is told.
+    pub(super) fn set_parity(&mut self, parity: f32) {
+        self.parity = parity;
+    }
+
+    /// Packets wait in a queue: what is lost now is lost there.
+    #[inline]
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(&self.controller, Controller::Delta2(controller) if controller.is_queued())
+    }
+
     /// How fast the packets of a frame may follow each other; `None` for as fast as the sender was built for.
     pub(super) fn pacing(&self) -> Option<Bitrate> {
         match &self.controller {
             Controller::Delta2(controller) => controller.pacing(),
-            Controller::DeltaV1(_) | Controller::Set(_) => None,
+            Controller::DeltaV1(_) => None,
+            Controller::Set(_) => self.pace,
         }
     }
 

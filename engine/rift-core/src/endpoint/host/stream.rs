@@ -42,6 +42,8 @@ const BURST_US: u64 = 2_000;
 #[derive(Debug)]
 pub(super) struct Streaming {
     pub(super) features: Features,
+    /// Parity per packet, whatever is lost.
+    parity_least: f32,
     sender: VideoSender,
     /// What left, until its fate is known.
     sent: SentHistory,
@@ -104,16 +106,21 @@ impl Streaming {
             kind => kind,
         };
         let built = (sender.pacing, sender.burst_bytes_max);
+        let rate = RateControl::new(controller, &config.stream, fps, parity);
+        let mut video = VideoSender::new(&sender);
+        video.set_protecting(rate.leaves_parity() && features.contains(Features::FEC_REGULAR));
+        video.set_period(1_000_000 / u64::from(fps.max(1)));
         Self {
             features,
-            sender: VideoSender::new(&sender),
+            parity_least: parity,
+            sender: video,
             sent: SentHistory::new(sender.pool_sizes().history_packets),
             newest_sent: (FrameId(0), 0),
             is_mid_batch: false,
             input: InputReceiver::new(),
             sound: SoundQueue::new(),
             cursor: None,
-            rate: RateControl::new(controller, &config.stream, fps, parity),
+            rate,
             rate_due: None,
             rate_told_at: Timestamp::ZERO,
             built,
@@ -195,8 +202,11 @@ impl Streaming {
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
             Incoming::ArrivalFeedback(report) => {
-                let rate = &mut self.rate;
-                let summary = self.sent.on_report(now, report, |outcome| rate.on_outcome(outcome));
+                let (rate, sender) = (&mut self.rate, &mut self.sender);
+                let summary = self.sent.on_report(now, report, |outcome| {
+                    rate.on_outcome(outcome);
+                    sender.on_outcome(outcome, rate.is_queued());
+                });
                 self.rate.on_report(now, &summary, self.sent.oldest_unreported());
                 Ok(())
             }
@@ -213,9 +223,15 @@ impl Streaming {
                 None => HostEvent::KeyframeNeeded,
             });
         }
+        if self.rate.leaves_parity() {
+            self.rate.set_parity(self.sender.parity_share().max(self.parity_least));
+        }
         if let Some(target) = self.rate.poll_change() {
             let parity = if self.features.contains(Features::FEC_REGULAR) { target.parity } else { 0.0 };
-            self.sender.set_parity(parity);
+            if !self.rate.leaves_parity() {
+                self.sender.set_parity(parity);
+            }
+            self.sender.set_period(1_000_000 / u64::from(target.fps.max(1)));
             if self.rate_told_at == Timestamp::ZERO || now.micros_since(self.rate_told_at) >= TELL_CLIENT_US {
                 self.rate_told_at = now;
                 self.rate_due = Some(CongestionControl {
@@ -274,6 +290,11 @@ impl Streaming {
     ) {
         self.rate.set_external(Target { bitrate, fps: fps.max(1), parity });
         self.poll_changes(now, events);
+    }
+
+    pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
+        self.rate.set_external_pace(pace);
+        self.set_pace();
     }
 
     pub(super) fn poll_decision(&mut self) -> Option<DecisionTrace> {

@@ -66,10 +66,14 @@ impl VideoSender {
         };
         let frame_id = slot.frame_id;
         let encoded_bytes = (slice.payload(last).end - slice.payload(chunks.start).start) as u64;
-        let parity_count = (u64::from(slice.parity_ppm) * count as u64).div_ceil(PPM.into()) as usize;
         let (group_count, last_slice, parity_ppm) = (slice.group_count, slice.last_slice, slice.parity_ppm);
+        let is_protected = slice.is_protected;
         self.pacer.admit(frame_id, encoded_bytes);
         self.retransmissions.on_sent(encoded_bytes);
+        let parity_count = match self.code {
+            Code::Xor if is_protected => self.parities(count, parity_ppm),
+            _ => 0,
+        };
         let parity_count = self.parity.begin(parity_count, batch.body_len);
         self.next_group += 1;
         let ends_slice = self.next_group == group_count;
@@ -81,7 +85,7 @@ impl VideoSender {
         if ends_frame {
             self.last_whole = Some(frame_id);
         }
-        Some(Active { first: at, parity_count, parity_ppm, ends_frame, ..Active::new(batch) })
+        Some(Active { first: at, parity_count, parity_ppm, is_protected, ends_frame, ..Active::new(batch) })
     }
 
     /// The first chunk and the chunks of the group that leaves next.
@@ -114,7 +118,7 @@ impl VideoSender {
         let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
         match self.code {
             Code::Xor => self.parity.accumulate(active.written, &out[..len]),
-            Code::ReedSolomon if active.parity_ppm > 0 => {
+            Code::ReedSolomon if active.is_protected => {
                 let fits = self.span.push(packet_id, slot.frame_id, chunk, &out[..len]);
                 self.counters.parity_abandoned += u64::from(!fits);
             }
@@ -164,10 +168,7 @@ impl VideoSender {
             self.span.clear();
             return;
         }
-        // To the nearest number: the ratio is meant for many groups, and a fraction of a packet too many for each
-        // would be a tenth more of it.
-        let wanted = u64::from(parity_ppm) * self.span.len() as u64;
-        let parities = ((wanted + u64::from(PPM) / 2) / u64::from(PPM)).max(u64::from(wanted > 0)) as usize;
+        let parities = self.parities(self.span.len(), parity_ppm);
         let (runs, parity_count) = self.span.close(parities);
         if parity_count == 0 {
             return;
@@ -181,5 +182,13 @@ impl VideoSender {
             last: 0,
         });
         self.next_group_id = self.next_group_id.next();
+    }
+
+    /// How many parities a group of `packets` gets, but not fewer than `parity_ppm` says: to the nearest number, since
+    /// a fraction too many for each group would be a tenth more than is asked for.
+    fn parities(&mut self, packets: usize, parity_ppm: u32) -> usize {
+        let wanted = u64::from(parity_ppm) * packets as u64;
+        let least = ((wanted + u64::from(PPM) / 2) / u64::from(PPM)).max(u64::from(wanted > 0)) as usize;
+        self.protection.parities(packets).max(least)
     }
 }

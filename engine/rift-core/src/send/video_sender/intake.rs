@@ -10,8 +10,14 @@ impl VideoSender {
         if matches!(self.newest, Some((_, Intake::Open { .. }))) {
             self.give_up_newest();
         }
-        self.newest = Some((meta.frame_id, Intake::Refused));
+        let before = self.newest.replace((meta.frame_id, Intake::Refused));
         self.counters.frames += 1;
+        let first_unneeded = meta.reference.map_or(FrameId(0), FrameId::next);
+        if meta.keyframe
+            || before.is_some_and(|(before, _)| first_unneeded <= before && meta.reference.is_some())
+        {
+            self.bypassed = (first_unneeded, meta.frame_id);
+        }
         if meta.keyframe {
             self.drop_unneeded(None);
         } else if meta.reference.is_some() {
@@ -60,8 +66,9 @@ impl VideoSender {
             return true;
         }
         let meta = if self.slices { *meta } else { SliceMeta { slice_index: 0, ..*meta } };
-        let body_max = if self.parity_ppm > 0 { self.protected_body_max } else { self.body_max };
-        let cut = Cut { body_max, group_max: self.group_max, parity_ppm: self.parity_ppm };
+        let is_protected = self.parity_ppm > 0 || self.protection.is_needed();
+        let body_max = if is_protected { self.protected_body_max } else { self.body_max };
+        let cut = Cut { body_max, group_max: self.group_max, parity_ppm: self.parity_ppm, is_protected };
         let Some(slice) = self.store.push_slice(slot, &meta, cut) else { return false };
         self.queue.push_back(QueuedSlice { frame_id: meta.frame_id, slot, slice });
         true

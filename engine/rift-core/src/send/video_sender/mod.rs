@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use super::frame_store::{ChunkRef, FrameStore};
 use super::history::PacketHistory;
 use super::pacer::Pacer;
+use super::protection::Protection;
 use super::retransmit::{Refused, RetransmitQueue};
 use super::span::Span;
 use super::template::Template;
 use super::{Batch, BatchKind, FramesDropped, SenderConfig, SenderCounters, SliceMeta};
 use crate::fec::{Code, Parity, Runs};
+use crate::feedback::PacketOutcome;
 use crate::wire::TRANSPORT_OVERHEAD;
 use crate::{Bitrate, DropReason, FrameId, GroupId, PacketId, Timestamp};
 use recovery::NackRefusal;
@@ -50,7 +52,9 @@ pub struct VideoSender {
     parity: Parity,
     /// By Reed-Solomon: of the frame that is leaving.
     span: Span,
+    /// The least parity, whatever is lost.
     parity_ppm: u32,
+    protection: Protection,
     rtt_us: u64,
 
     /// Slices that have not left whole, oldest first.
@@ -66,6 +70,8 @@ pub struct VideoSender {
     /// The oldest frame given up since the last one that does not need it.
     broken_since: Option<FrameId>,
     dropped: Option<FramesDropped>,
+    /// Frames that the newest one that went past any does without: from the first of them to before the second.
+    bypassed: (FrameId, FrameId),
 
     active: Option<Active>,
     /// For the bodies of the active batch: all but a shorter last, and that one.
@@ -104,8 +110,10 @@ struct Active {
     first_packet_id: PacketId,
     /// By exclusive or: of the batch.
     parity_count: usize,
-    /// Parity packets per million data packets.
+    /// Parity packets per million data packets, at least.
     parity_ppm: u32,
+    /// The packets have room for parity.
+    is_protected: bool,
     /// No data packet of the frame follows.
     ends_frame: bool,
     /// Packet ids were consecutive so far.
@@ -148,6 +156,7 @@ impl VideoSender {
                 pools.parity_bytes,
             ),
             parity_ppm: 0,
+            protection: Protection::new(config.retransmit_us_max),
             rtt_us: 0,
             queue: VecDeque::with_capacity(pools.queued_slices),
             queue_max: pools.queued_slices,
@@ -157,6 +166,7 @@ impl VideoSender {
             last_whole: None,
             broken_since: None,
             dropped: None,
+            bypassed: (FrameId(0), FrameId(0)),
             active: None,
             template: Template::EMPTY,
             last_template: Template::EMPTY,
@@ -321,7 +331,7 @@ impl VideoSender {
         self.group_max = (bytes as usize / self.body_max).clamp(least, self.group_built);
     }
 
-    /// Sets the parity packets per data packet, 0 to 1, for slices submitted from now on.
+    /// Sets the least parity packets per data packet, 0 to 1, for slices submitted from now on.
     pub fn set_parity(&mut self, ratio: f32) {
         // The cast saturates, and makes 0 of what is not a number.
         self.parity_ppm = ((ratio * PPM as f32).round() as u32).min(PPM);
@@ -330,6 +340,30 @@ impl VideoSender {
     /// Sets the round trip time in microseconds.
     pub fn set_rtt(&mut self, us: u64) {
         self.rtt_us = us;
+        self.protection.set_rtt(us);
+    }
+
+    /// Sets the time between two frames in microseconds.
+    pub fn set_period(&mut self, us: u64) {
+        self.protection.set_period(us);
+    }
+
+    /// Whether groups get as much parity as the losses on the path make worth while, and not just the least.
+    pub fn set_protecting(&mut self, is_on: bool) {
+        self.protection.set_on(is_on);
+    }
+
+    /// The fate of a packet is known. `is_queued` says that packets waited in a queue then, so that a loss is
+    /// the queue's and no parity would help against it.
+    #[inline]
+    pub fn on_outcome(&mut self, outcome: &PacketOutcome, is_queued: bool) {
+        self.protection.on_outcome(outcome, is_queued);
+    }
+
+    /// Parity packets per data packet that groups got lately because of losses.
+    #[must_use]
+    pub fn parity_share(&self) -> f32 {
+        self.protection.share()
     }
 
     /// Totals since the sender was made.
@@ -348,6 +382,7 @@ impl Active {
             first_packet_id: PacketId(0),
             parity_count: 0,
             parity_ppm: 0,
+            is_protected: false,
             ends_frame: false,
             consecutive: true,
         }

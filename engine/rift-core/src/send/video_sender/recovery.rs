@@ -8,6 +8,10 @@ use crate::{FrameId, PacketId, Timestamp};
 /// Two reports of one loss that are closer than this are the same report, whatever the round trip.
 const RTT_US_MIN: u64 = 1000;
 
+/// A frame that is too late to be shown is still what later ones predict from. So many round trips after it
+/// was submitted a second request for it can have been served; by then a frame that does without is as near.
+const LATE_RTTS: u64 = 3;
+
 /// Why a lost packet is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NackRefusal {
@@ -58,8 +62,11 @@ impl VideoSender {
         let chunk = self.history.chunk(id).ok_or(NackRefusal::Unknown)?;
         let (slot, slice) = self.store.find(chunk).ok_or(NackRefusal::Stale)?;
         let body_len = slice.body_len_of(chunk.chunk);
+        if self.is_bypassed(slot.frame_id) {
+            return Err(NackRefusal::Stale);
+        }
         let arrives_us = now.micros_since(slot.submitted_at).saturating_add(self.rtt_us / 2);
-        if arrives_us > self.retransmit_us_max {
+        if arrives_us > self.retransmit_us_max.max(self.rtt_us.saturating_mul(LATE_RTTS)) {
             return Err(NackRefusal::Late);
         }
         // A report that crossed the retransmission on its way. One eighth less, because a round trip
@@ -72,5 +79,11 @@ impl VideoSender {
         self.retransmissions.push(chunk, body_len).map_err(NackRefusal::Queue)?;
         *resent_at = now;
         Ok(())
+    }
+
+    /// No frame from the newest on predicts from `frame`.
+    fn is_bypassed(&self, frame: FrameId) -> bool {
+        let (from, to) = self.bypassed;
+        (from..to).contains(&frame)
     }
 }
