@@ -37,6 +37,8 @@ const CAUTION_STEP: f64 = 0.3;
 const CAUTION_HALF_LIFE_US: f64 = 4e6;
 /// Below this part of its goal the rate is multiplied, above it added to.
 const NEAR: f64 = 0.93;
+/// As long as nothing speaks of others on the path, there is nobody to meet.
+const NEAR_ALONE: f64 = 0.98;
 /// Growth per round trip and frame, far from the goal. A train that kept up allows 1.5 times the rate, of which
 /// `SHARE` is used.
 const RAMP: f64 = 1.38;
@@ -563,7 +565,8 @@ impl Delta2 {
             }
             _ => goal,
         };
-        let (rate, reason) = if self.rate_bps < NEAR * ramp_goal {
+        let near = if self.congestion.is_none() { NEAR_ALONE } else { NEAR };
+        let (rate, reason) = if self.rate_bps < near * ramp_goal {
             let rounds = dt_us / (self.rtt_us() + self.period_us());
             ((self.rate_bps * RAMP.powf(rounds.min(1.5))).min(ramp_goal), Reason::Ramp)
         } else {
