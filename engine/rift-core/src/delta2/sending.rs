@@ -112,15 +112,16 @@ impl Sending {
         left.max(0.0) / DRAIN_US * 1e6
     }
 
-    /// What was sent lately, in bits per second, once that can be said. While it grows, what counts is the lesser one
-    /// of the last two frames: a single large one is no rate.
-    pub(super) fn rate_bps(&self, now: Timestamp) -> Option<f64> {
+    /// What was sent lately, in bits per second, once that can be said. If `is_bold`, the lesser one of the last two
+    /// frames counts where that is more, so that growth is seen at once; a single large one is no rate.
+    pub(super) fn rate_bps(&self, now: Timestamp, is_bold: bool) -> Option<f64> {
         let frames_bps = self.frame_bps[0].min(self.frame_bps[1]);
         if self.before_us == 0 {
             return (frames_bps > 0.0).then_some(frames_bps);
         }
         let us = self.before_us + now.micros_since(self.began);
-        Some(frames_bps.max((self.sent[0] + self.sent[1]) as f64 * 8e6 / us.max(1) as f64))
+        let mean_bps = (self.sent[0] + self.sent[1]) as f64 * 8e6 / us.max(1) as f64;
+        Some(if is_bold { mean_bps.max(frames_bps) } else { mean_bps })
     }
 
     /// What leaves over what is encoded.

@@ -224,7 +224,7 @@ fn what_is_not_used_is_not_assumed() {
     let mut model = Model::new(60.0);
     model.content = 0.4;
     model.seconds(6.0);
-    let sent = model.delta.sending.rate_bps(Timestamp::from_micros(model.now)).unwrap() / 1e6;
+    let sent = model.delta.sending.rate_bps(Timestamp::from_micros(model.now), false).unwrap() / 1e6;
     assert!(model.mbps() < 6.0, "{} while {sent} were sent", model.mbps());
     model.content = 1.0;
     model.seconds(0.8);
