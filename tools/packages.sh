@@ -39,6 +39,6 @@ need_rust() {
 }
 
 # What building needs; the last four are for the eBPF programs: clang compiles them, libbpf loads them.
-packages_build=(gcc g++ make pkg-config nasm libisal-dev clang libelf-dev zlib1g-dev linux-libc-dev)
+packages_build=(gcc g++ make pkg-config nasm libisal-dev clang libelf-dev zlib1g-dev linux-libc-dev ethtool)
 # What the programs load at run time, and a display for machines without one.
 packages_display=(xvfb libxkbcommon-x11-0 libx11-xcb1 libxcursor1 libxi6 libxrandr2)

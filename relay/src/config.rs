@@ -3,6 +3,7 @@
 //! Owns names, defaults and ranges. Never guesses: an unknown name or an impossible value is an error that says so.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,41 @@ use crate::verify::Policy;
 
 /// The UDP port of a relay unless another is given.
 pub const DEFAULT_PORT: u16 = 4820;
+
+/// Which path carries what peers send each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FastPathChoice {
+    /// XDP if an interface is named and it works there; userspace otherwise.
+    #[default]
+    Auto,
+    /// XDP, or the relay does not start.
+    Xdp,
+    /// Userspace.
+    Off,
+}
+
+impl FromStr for FastPathChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "xdp" => Ok(Self::Xdp),
+            "off" => Ok(Self::Off),
+            _ => Err("there is auto, xdp and off".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for FastPathChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Off => "off",
+        })
+    }
+}
 
 /// The configuration file.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,6 +76,13 @@ pub struct Config {
     pub core: Option<usize>,
     /// Poll the network instead of sleeping.
     pub busy_poll: bool,
+    /// Which path carries what peers send each other; `auto` is XDP if `interfaces` names any.
+    pub fast_path: FastPathChoice,
+    /// Network interfaces that peers are reached through, for the fast path. Empty: the one that has the address of
+    /// `listen`, or that of the default route.
+    pub interfaces: Vec<String>,
+    /// Sessions that the fast path has room for; all of them if not given.
+    pub fast_path_sessions: Option<usize>,
     /// Seconds that sessions may go on after SIGTERM or SIGINT.
     pub drain_seconds: u64,
     /// Sessions at most.
@@ -68,6 +111,9 @@ impl Default for Config {
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9482))),
             core: None,
             busy_poll: false,
+            fast_path: FastPathChoice::Auto,
+            interfaces: Vec::new(),
+            fast_path_sessions: None,
             drain_seconds: 30,
             sessions: limits.sessions,
             verifications_per_second: 2000,
@@ -101,6 +147,10 @@ impl Config {
             "issuers is empty: add the public key that `wavry lease keygen` shows"
         );
         ensure!((1..=1_000_000).contains(&config.sessions), "sessions must be from 1 to 1000000");
+        ensure!(
+            config.fast_path_sessions.is_none_or(|sessions| (1..=config.sessions).contains(&sessions)),
+            "fast_path_sessions must be from 1 to the number of sessions"
+        );
         ensure!(config.verifications_per_second > 0, "verifications_per_second must be above 0");
         ensure!(config.soft_kbps_max <= config.hard_kbps_max, "soft_kbps_max must not exceed hard_kbps_max");
         config.key_ring()?;
@@ -177,12 +227,24 @@ mod tests {
             ("issuers = [\"k4.public.x\"]", "issuers"),
             (&format!("{ISSUER}\nsesions = 5"), "sesions"),
             (&format!("{ISSUER}\nsessions = 0"), "sessions"),
+            (&format!("{ISSUER}\nfast_path = \"fast\""), "fast_path"),
+            (&format!("{ISSUER}\nfast_path_sessions = 2000000"), "fast_path_sessions"),
             (&format!("{ISSUER}\nlisten = \"here\""), "listen"),
             (&format!("{ISSUER}\nsoft_kbps_max = 300000"), "soft_kbps_max"),
         ] {
             let error = format!("{:?}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn choices_are_read_and_shown() {
+        for choice in [FastPathChoice::Auto, FastPathChoice::Xdp, FastPathChoice::Off] {
+            assert_eq!(choice.to_string().parse(), Ok(choice));
+            let text = format!("{ISSUER}\nfast_path = \"{choice}\"");
+            assert_eq!(Config::parse(&text).unwrap().fast_path, choice);
+        }
+        assert!("on".parse::<FastPathChoice>().unwrap_err().contains("off"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! an address that did not prove itself gets no state and no answer longer than its datagram; no running session ends
 //! or moves for lack of room or by anything but a proof of its peer.
 
+mod fast;
 mod session;
 
 use std::collections::HashMap;
@@ -20,6 +21,8 @@ use rift_relay::wire::{Forward, Header, Kind, Role, SessionId};
 use crate::drop_reason::DropReason;
 use crate::limits::{AddressLimits, Budget};
 use crate::verify::{Grant, Outcome, Policy, RelayKey};
+pub use fast::FastCommand;
+use fast::FastTable;
 pub use session::State;
 use session::{Bound, Session};
 
@@ -93,6 +96,8 @@ pub enum Action {
     },
     /// Nothing.
     Drop(DropReason),
+    /// Do what [`Relay::poll_fast`] says, and hand the datagram in again: its session was the fast path's until now.
+    TakeBack,
 }
 
 /// Counts of what happened to sessions.
@@ -131,6 +136,7 @@ pub struct Relay {
     sweep_at_ns: u64,
     swept: usize,
     counters: SessionCounters,
+    fast: Option<FastTable>,
 }
 
 impl Relay {
@@ -160,6 +166,7 @@ impl Relay {
             sweep_at_ns: 0,
             swept: 0,
             counters: SessionCounters::default(),
+            fast: None,
         }
     }
 
@@ -167,7 +174,7 @@ impl Relay {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let index = self.index.capacity() * (size_of::<(SessionId, u32)>() + 1) * 8 / 7;
-        self.slots.len() * size_of::<Option<Session>>() + self.free.capacity() * 4 + index
+        self.slots.len() * size_of::<Option<Session>>() + self.free.capacity() * 4 + index + self.fast_bytes()
     }
 
     /// Sessions there are.
@@ -249,9 +256,14 @@ impl Relay {
         for _ in 0..part {
             let slot = self.swept;
             self.swept = (slot + 1) % self.slots.len();
-            if self.slots[slot].as_ref().is_some_and(|session| session.is_over(now.ns)) {
+            let Some(session) = &mut self.slots[slot] else { continue };
+            if !session.has_lapsed(now.ns) && session.is_silent(now.ns) && session.fast.must_look(now.ns) {
+                self.list(slot as u32);
+            } else if session.has_lapsed(now.ns) || session.is_silent(now.ns) {
                 self.remove(slot);
                 self.counters.expired += 1;
+            } else {
+                self.tick_fast(now, slot);
             }
         }
     }
@@ -297,6 +309,13 @@ impl Relay {
             return self.hint(now, from, &forward, datagram.len(), false, DropReason::Address);
         }
         session.last_ns = now.ns;
+        if session.fast.is_handed_over() {
+            session.fast.on_up(now.ns);
+            if let Some(slot) = slot {
+                self.list(slot);
+            }
+            return Action::TakeBack;
+        }
         let Some(receiver) = receiver else { return Action::Drop(DropReason::NoPeer) };
         match sender.direction.pass(now.ns, forward.sequence, datagram.len()) {
             Ok(()) => Action::Forward(receiver.address),
@@ -392,7 +411,8 @@ impl Relay {
             return Err(RejectReason::SessionFull);
         }
         let was_active = session.state() == State::Active || session.state() == State::Renewed;
-        let place = &mut session.peers[outcome.role as usize];
+        let role = outcome.role as usize;
+        let place = &mut session.peers[role];
         if place.as_ref().is_some_and(|bound| bound.challenge_ms >= outcome.challenge_ms) {
             return Ok(false);
         }
@@ -400,7 +420,11 @@ impl Relay {
             (None, None) => return Err(RejectReason::UnknownSession),
             (Some(bound), None) => {
                 self.counters.renewed += 1;
-                self.counters.moved += u64::from(bound.address != outcome.from);
+                if bound.address != outcome.from {
+                    self.counters.moved += 1;
+                    session.fast.on_moved(role);
+                }
+                session.fast.on_renewed();
                 bound.renew(outcome, claims, expires_ns, soft, hard);
                 session.renewed = true;
             }
@@ -408,6 +432,7 @@ impl Relay {
                 self.counters.bound += 1;
                 let next = Bound::new(now.ns, outcome, claims, keys, expires_ns, soft, hard);
                 *place = Some(next);
+                session.fast.on_epoch(role);
             }
         }
         session.last_ns = now.ns;
@@ -415,6 +440,7 @@ impl Relay {
         if !was_active && session.peers.iter().all(Option::is_some) {
             self.counters.activated += 1;
         }
+        self.list(slot);
         let ack = self.slots[slot as usize]
             .as_ref()
             .and_then(|session| session.peer(outcome.role))
@@ -455,6 +481,7 @@ impl Relay {
     fn remove(&mut self, slot: usize) {
         if let Some(session) = self.slots[slot].take() {
             self.index.remove(&session.id);
+            self.forget_fast(&session);
             self.free.push(slot as u32);
         }
     }

@@ -1,7 +1,7 @@
 //! One direction of a session: what decides over every datagram that one peer sends to the other.
 //!
-//! Owns the MAC key, the replay window and the token buckets of that direction; 128 bytes, so that a datagram touches two
-//! cache lines. Never knows addresses. Invariants: nothing changes unless the MAC is right; a sequence passes at most
+//! Owns the MAC key, the replay window and the token buckets of that direction; at most 128 bytes, so that a datagram
+//! touches two cache lines. Never knows addresses. Invariants: nothing changes unless the MAC is right; a sequence passes at most
 //! once; the window moves by at most [`JUMP_MAX`]; over any span a bucket passes at most its depth plus rate times span.
 
 use rift_relay::mac::forward_mac;
@@ -42,10 +42,9 @@ pub struct Direction {
     soft_rate: u32,
     hard_depth: u32,
     soft_depth: u32,
-    reserved: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Direction>() == 128);
+const _: () = assert!(size_of::<Direction>() <= 128);
 
 impl Direction {
     /// A direction with full buckets; nothing was seen.
@@ -63,7 +62,6 @@ impl Direction {
             soft_rate: 0,
             hard_depth: 0,
             soft_depth: 0,
-            reserved: [0; 3],
         };
         direction.set_rates(soft_kbps, hard_kbps);
         direction.hard = u64::from(direction.hard_depth) * NANO;

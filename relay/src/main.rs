@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wavry_relay::config::Config;
+use wavry_relay::config::{Config, FastPathChoice};
 use wavry_relay::{bench, service};
 
 #[global_allocator]
@@ -21,6 +21,15 @@ struct Arguments {
     /// Check the configuration, the identity and the port, and end.
     #[arg(long)]
     dry_run: bool,
+
+    /// What carries the datagrams of sessions: auto, xdp or off. Instead of what the configuration says.
+    #[arg(long, value_name = "PATH")]
+    fast_path: Option<FastPathChoice>,
+
+    /// Network interface that peers are reached through; several if given several times. Instead of what the
+    /// configuration says.
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -48,7 +57,13 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.command {
         Some(Command::Bench { sessions }) => bench::run(sessions),
-        None => Config::load(&arguments.config).and_then(|config| service::run(&config, arguments.dry_run)),
+        None => Config::load(&arguments.config).and_then(|mut config| {
+            config.fast_path = arguments.fast_path.unwrap_or(config.fast_path);
+            if !arguments.interfaces.is_empty() {
+                config.interfaces = arguments.interfaces;
+            }
+            service::run(&config, arguments.dry_run)
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,17 +1,20 @@
 //! The program around the session logic: threads, and what passes between them.
 //!
-//! Owns three threads: forwarding (the socket and all sessions), verifying, and the endpoints for metrics. Never logs an
-//! address of a user. Invariant: the forwarding thread neither allocates nor waits for another thread; a full ring is a
+//! Owns its threads: forwarding (the socket and all sessions), verifying, the endpoints for metrics, and with a fast path one
+//! that looks after routes. Never logs an address of a user. Invariant: the forwarding thread neither allocates nor waits for another thread; a full ring is a
 //! counted drop.
 
 mod endpoints;
+mod fast_path;
 mod forward;
 mod metrics;
+mod privileges;
 mod verifying;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -49,12 +52,13 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     let (identity, _) = Identity::load_or_create(&config.identity)?;
     let id = identity.wavry_id();
     if dry_run {
+        fast_path::check(config)?;
         // Opened and closed again: a port in use is found now and not at night.
         drop(UringUdp::open(transport_config(config))?);
         println!("wavry-relay {id}: the configuration is right, and {} can be bound", config.listen);
         return Ok(());
     }
-    let shutdown = Shutdown::install().context("signals cannot be handled")?;
+    let shutdown = privileges::without(Shutdown::install).context("signals cannot be handled")?;
     let metrics = Arc::new(Metrics::default());
     let mut threads = start(config, &identity, Arc::clone(&policy), &metrics, &shutdown)?;
     if let Some(address) = config.metrics {
@@ -68,6 +72,11 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
     shutdown.request();
     threads.verifying.thread().unpark();
     let _ = threads.verifying.join();
+    threads.ended.store(true, Ordering::Relaxed);
+    if let Some(paths) = threads.paths.take() {
+        paths.thread().unpark();
+        let _ = paths.join();
+    }
     match result {
         Ok(result) => result.context("the forwarding thread ended early"),
         Err(_) => anyhow::bail!("the forwarding thread panicked; this is a fault of the program"),
@@ -79,6 +88,10 @@ struct Threads {
     verifying: JoinHandle<()>,
     policies: [Producer<Arc<Policy>>; 2],
     local: SocketAddr,
+    /// Detaches when the threads are done.
+    _fast_path: Option<fast_path::Opened>,
+    paths: Option<JoinHandle<()>>,
+    ended: Arc<AtomicBool>,
 }
 
 fn transport_config(config: &Config) -> UringUdpConfig {
@@ -132,7 +145,7 @@ fn start(
                 }
             };
             let _ = opened.send(Ok((transport.waker(), transport.local_addr())));
-            let Ok(verifying) = take_verifying.recv() else { return Ok(()) };
+            let Ok((verifying, fast)) = take_verifying.recv() else { return Ok(()) };
             let links = ForwarderLinks {
                 new_jobs,
                 known_jobs,
@@ -142,11 +155,23 @@ fn start(
                 metrics,
                 shutdown,
             };
-            Forwarder::new(transport, relay, links, drain_ns).run()
+            Forwarder::new(transport, relay, links, drain_ns).with_fast_path(fast).run()
         })?
     };
     let (waker, local) = opening.recv().context("the forwarding thread ended before it began")??;
     shutdown.notify(waker.clone());
+    let opened = fast_path::open(config, local)?;
+    // Threads that are started from here on need nothing that others may not do.
+    privileges::give_up();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (fast, paths) = match &opened {
+        Some(opened) => {
+            let _ = metrics.fast_path.set(opened.counters());
+            let (fast, paths) = fast_path::start(opened, local, metrics, &ended)?;
+            (Some(fast), Some(paths))
+        }
+        None => (None, None),
+    };
     let verifying = {
         let links = VerifyingLinks {
             new_jobs: new_job_end,
@@ -161,8 +186,16 @@ fn start(
             .name("relay-verify".to_owned())
             .spawn(move || Verifying::new(verifier, links, per_second).run())?
     };
-    let _ = give_verifying.send(verifying.thread().clone());
-    Ok(Threads { forwarding, verifying, policies: [forward_policies, verify_policies], local })
+    let _ = give_verifying.send((verifying.thread().clone(), fast));
+    Ok(Threads {
+        forwarding,
+        verifying,
+        policies: [forward_policies, verify_policies],
+        local,
+        _fast_path: opened,
+        paths,
+        ended,
+    })
 }
 
 /// Reads the lists again when they change, until the forwarding thread is done.

@@ -31,6 +31,8 @@ const V4: [u8; 16] = [4; 16];
 const V6: [u8; 16] = [6; 16];
 const SLOW: [u8; 16] = [5; 16];
 const ABSENT: [u8; 16] = [7; 16];
+/// Sequences of datagrams that are compared.
+const CASES: u32 = 400;
 /// Longer than any test.
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -233,7 +235,8 @@ fn seldom<T: Clone + std::fmt::Debug + 'static>(
 /// A byte of the relay's header that is another one; most of all its type.
 fn change() -> impl Strategy<Value = Option<(usize, u8)>> {
     let kind = prop_oneof![0u8..6, Just(0x20), Just(0x21)];
-    prop_oneof![kind.prop_map(|kind| Some((2, kind))), (0usize..40, any::<u8>()).prop_map(Some)]
+    let foreign = (0usize..2, any::<u8>()).prop_map(Some);
+    prop_oneof![foreign, kind.prop_map(|kind| Some((2, kind))), (0usize..40, any::<u8>()).prop_map(Some)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -450,9 +453,11 @@ fn decides_as_userspace_does() {
     for (vlan, is_generic) in [(None, false), (None, true), (Some(100), false)] {
         let Some(mut lab) = Lab::new(1_000_000_000, vlan) else { return };
         lab.set_generic(is_generic);
-        let seen = compare(&mut lab, 400);
+        // A slow machine may ask for fewer, and then not every answer is seen.
+        let cases = std::env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().unwrap());
+        let seen = compare(&mut lab, cases);
         println!("VLAN {vlan:?}, generic {is_generic}: {seen:?}");
-        if vlan.is_none() {
+        if vlan.is_none() && cases >= CASES {
             // A comparison that never saw an answer would prove nothing about it.
             let mut wanted = vec!["Forwarded(Client)", "Forwarded(Host)", "Passed(Slow)", "Passed(Absent)"];
             wanted.extend([
@@ -481,7 +486,7 @@ fn any_bytes_are_decided_alike() {
     let idle = Direction::new([1, 2], Clock.now(), Clock.now() + HOUR_NS, 1_000, 1_000);
     lab.hand_over(&[idle, idle]);
     let lab = RefCell::new(lab);
-    let mut runner = TestRunner::new(Config { cases: 1000, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
     let frame = Frame::new("10.77.0.2:1".parse().unwrap(), "10.77.0.1:4820".parse().unwrap(), vec![]);
     runner
         .run(&(proptest::collection::vec(any::<u8>(), 0..200), any::<bool>()), |(bytes, whole)| {
@@ -573,23 +578,29 @@ fn two_processors_let_a_sequence_pass_once() {
     let frames: Vec<_> = (0..DATAGRAMS).map(|sequence| plain(&lab, sequence)).collect();
     let cores = wavry_runtime::cores::allowed().unwrap();
     let program = &lab.program;
-    let passed: u64 = std::thread::scope(|scope| {
+    let mut passed: Vec<usize> = std::thread::scope(|scope| {
         let run = |core: usize| {
             let frames = &frames;
             scope.spawn(move || {
                 wavry_runtime::cores::pin_to(core).unwrap();
-                frames.iter().filter(|frame| verdict(program, frame) == Verdict::Tx).count() as u64
+                let all = frames.iter().enumerate();
+                all.filter(|(_, frame)| verdict(program, frame) == Verdict::Tx)
+                    .map(|(n, _)| n)
+                    .collect::<Vec<_>>()
             })
         };
         let threads: Vec<_> = cores.iter().take(2).map(|&core| run(core)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    // None twice; and none was lost but for the rate, which is high, or for want of the lock, which goes up.
     let counters = program.counters().read().unwrap();
     let (replayed, old) = (counters.dropped(Dropped::Replay), counters.dropped(Dropped::Old));
-    println!("{passed} passed, {replayed} replayed, {old} old, {} up", counters.passed(Passed::Slow));
-    assert_eq!(passed + counters.passed(Passed::Slow), DATAGRAMS);
-    assert_eq!(passed, counters.forwarded);
+    let up = counters.passed(Passed::Slow);
+    println!("{} passed, {replayed} replayed, {old} old, {up} up", passed.len());
+    assert_eq!(passed.len() as u64, counters.forwarded);
+    // Whoever waited too long for the lock let its datagram go up, and the other may have taken it.
+    assert!(passed.len() as u64 + up >= DATAGRAMS);
+    passed.sort_unstable();
+    assert!(passed.windows(2).all(|pair| pair[0] < pair[1]), "a sequence passed twice");
 }
 
 /// Proves RELAY-FAST-3: what is for nobody goes up as far as the budget goes, and all of it if sessions are missing.

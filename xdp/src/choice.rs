@@ -142,7 +142,7 @@ fn xdp(config: &TransportConfig, interface: Interface, mode: ModeChoice) -> Resu
 }
 
 /// The device that the route to a peer leaves by, or the default route's.
-fn interface_toward(peer: Option<IpAddr>) -> Result<Interface, String> {
+pub(crate) fn interface_toward(peer: Option<IpAddr>) -> Result<Interface, String> {
     // Addresses of documentation (RFC 5737, RFC 3849): nobody has them, so they take the default route.
     let anywhere =
         [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];

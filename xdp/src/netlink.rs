@@ -77,8 +77,10 @@ pub(crate) struct Route {
 /// What changed since the last question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Routes or neighbours.
-    pub(crate) paths: bool,
+    /// Routes.
+    pub(crate) routes: bool,
+    /// Neighbours.
+    pub(crate) neighbours: bool,
     /// Devices or their addresses.
     pub(crate) devices: bool,
 }
@@ -118,17 +120,18 @@ impl Netlink {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return changes,
                 // ENOBUFS: some were lost, so anything may have changed.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    changes = Changes { paths: true, devices: true };
+                    changes = Changes { routes: true, neighbours: true, devices: true };
                     continue;
                 }
-                Err(_) => return Changes { paths: true, devices: true },
+                Err(_) => return Changes { routes: true, neighbours: true, devices: true },
             };
             for (kind, _) in messages(&self.answer[..len]) {
                 match kind {
                     libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWADDR | libc::RTM_DELADDR => {
                         changes.devices = true;
                     }
-                    _ => changes.paths = true,
+                    libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => changes.neighbours = true,
+                    _ => changes.routes = true,
                 }
             }
         }
@@ -143,21 +146,39 @@ impl Netlink {
         link.ok_or_else(|| io::Error::other("the kernel's answer about the device has no Ethernet address"))
     }
 
-    /// The addresses of a device.
-    pub(crate) fn addresses(&mut self, device: u32) -> io::Result<Vec<IpAddr>> {
+    /// The addresses of a device, or of all.
+    pub(crate) fn addresses(&mut self, device: Option<u32>) -> io::Result<Vec<IpAddr>> {
         let mut addresses = Vec::new();
-        self.ask(libc::RTM_GETADDR, true, &[0; 8], &[], |answer| {
-            let Some(of) = answer.get(4..).and_then(|rest| rest.first_chunk()) else { return };
-            if u32::from_ne_bytes(*of) != device {
-                return;
-            }
-            let find = |wanted| attributes(answer, 8).find(|(kind, _)| *kind == wanted);
-            // On a point-to-point link IFA_ADDRESS is the peer's.
-            if let Some((_, value)) = find(IFA_LOCAL).or_else(|| find(IFA_ADDRESS)) {
-                addresses.extend(ip(value));
+        self.each_address(|of, address| {
+            if device.is_none_or(|device| of == device) {
+                addresses.push(address);
             }
         })?;
         Ok(addresses)
+    }
+
+    /// The device that has an address.
+    pub(crate) fn owner(&mut self, wanted: IpAddr) -> io::Result<Option<u32>> {
+        let mut owner = None;
+        self.each_address(|of, address| {
+            if address == wanted {
+                owner = Some(of);
+            }
+        })?;
+        Ok(owner)
+    }
+
+    /// Every address of the machine, with its device.
+    fn each_address(&mut self, mut each: impl FnMut(u32, IpAddr)) -> io::Result<()> {
+        self.ask(libc::RTM_GETADDR, true, &[0; 8], &[], |answer| {
+            let Some(of) = answer.get(4..).and_then(|rest| rest.first_chunk()) else { return };
+            let find = |wanted| attributes(answer, 8).find(|(kind, _)| *kind == wanted);
+            // On a point-to-point link IFA_ADDRESS is the peer's.
+            let address = find(IFA_LOCAL).or_else(|| find(IFA_ADDRESS)).and_then(|(_, value)| ip(value));
+            if let Some(address) = address {
+                each(u32::from_ne_bytes(*of), address);
+            }
+        })
     }
 
     /// The route to `to`, from `from` if given, through `device` if given. `None`: there is none by which plain
@@ -389,7 +410,7 @@ mod tests {
         let mut netlink = Netlink::open().unwrap();
         let link = netlink.link(1).unwrap();
         assert!(link.is_loopback && link.vlan.is_none());
-        assert!(netlink.addresses(1).unwrap().contains(&"127.0.0.1".parse().unwrap()));
+        assert!(netlink.addresses(Some(1)).unwrap().contains(&"127.0.0.1".parse().unwrap()));
         // A local route is none by which frames leave.
         assert_eq!(netlink.route("127.0.0.1".parse().unwrap(), None, None).unwrap(), None);
         assert!(netlink.link(u32::MAX >> 1).is_err());

@@ -15,6 +15,7 @@
 
 mod counters;
 mod layout;
+mod paths;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -25,10 +26,13 @@ use std::time::{Duration, Instant};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use crate::attach::{self, AttachError, Attachment, Mode, ModeChoice};
+use crate::interface::Interface;
 use crate::program::{self, LoadError, Program};
 use crate::skeleton::relay::RelaySkelBuilder;
 pub use counters::{Counters, Dropped, Passed};
 pub use layout::{Flow, Peer, Session, State, Way};
+pub use paths::{Paths, interface_of};
 
 /// Ways there can be (`WAYS_MAX` of the program).
 pub const WAYS_MAX: u16 = 4096;
@@ -106,6 +110,35 @@ impl RelayProgram {
     #[must_use]
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// Attaches it to every interface, in one mode: native if all of them have it, else generic. It is detached from
+    /// those whose attachment is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`] says what is in the way of which interface; then it is attached to none.
+    pub fn attach(&self, interfaces: &[Interface]) -> Result<(Mode, Vec<Attachment>), AttachError> {
+        let all = |choice| {
+            let each = interfaces.iter().map(|interface| attach::attach(&self.program, interface, choice));
+            each.collect::<Result<Vec<_>, _>>()
+        };
+        let mut attachments = all(ModeChoice::Auto)?;
+        let mode = match attachments.iter().find(|attachment| attachment.mode() == Mode::Generic) {
+            Some(_) => Mode::Generic,
+            None => Mode::Native,
+        };
+        if attachments.iter().any(|attachment| attachment.mode() != mode) {
+            drop(attachments);
+            attachments = all(ModeChoice::Only(Mode::Generic))?;
+        }
+        // Until this is said, native rules hold for what may be merged; there are no sessions yet that they could harm.
+        self.set_generic(mode == Mode::Generic).map_err(|source| AttachError::Refused {
+            interface: interfaces.first().map(ToString::to_string).unwrap_or_default(),
+            mode,
+            source,
+        })?;
+        Ok((mode, attachments))
     }
 
     /// Bytes that the maps take for each session.

@@ -61,7 +61,7 @@ impl Routes {
     pub(crate) fn open(device: u32) -> io::Result<Self> {
         let mut netlink = Netlink::open()?;
         let link = netlink.link(device)?;
-        let addresses = netlink.addresses(device)?;
+        let addresses = netlink.addresses(Some(device))?;
         Ok(Self { netlink, device, link, addresses, entries: Vec::with_capacity(CACHED), last: 0 })
     }
 
@@ -87,7 +87,7 @@ impl Routes {
     /// Forgets what the kernel says has changed. True: the device's addresses did.
     pub(crate) fn handle_changes(&mut self) -> bool {
         let changes = self.netlink.poll_changes();
-        if changes.paths || changes.devices {
+        if changes.routes || changes.neighbours || changes.devices {
             self.entries.clear();
         }
         if !changes.devices {
@@ -98,7 +98,7 @@ impl Routes {
             // The device is gone: everything leaves by other ways, if there are any.
             Err(_) => self.link.is_running = false,
         }
-        let addresses = self.netlink.addresses(self.device).unwrap_or_default();
+        let addresses = self.netlink.addresses(Some(self.device)).unwrap_or_default();
         let changed = addresses != self.addresses;
         self.addresses = addresses;
         changed

@@ -8,6 +8,7 @@ use rift_relay::lease::{CLOCK_SKEW_MS, Claims, LeaseId};
 use rift_relay::siphash::SipKey;
 use rift_relay::wire::{Role, SessionId};
 
+use super::fast::Fast;
 use super::{IDLE_NS, WAITING_NS};
 use crate::direction::Direction;
 use crate::verify::{Outcome, Policy};
@@ -32,6 +33,7 @@ pub(super) struct Session {
     pub(super) peers: [Option<Bound>; 2],
     pub(super) last_ns: u64,
     pub(super) renewed: bool,
+    pub(super) fast: Fast,
 }
 
 /// A peer that proved itself.
@@ -53,7 +55,7 @@ pub(super) struct Bound {
 
 impl Session {
     pub(super) fn new(now_ns: u64, id: SessionId, identities: [WavryId; 2]) -> Self {
-        Self { id, identities, peers: [None, None], last_ns: now_ns, renewed: false }
+        Self { id, identities, peers: [None, None], last_ns: now_ns, renewed: false, fast: Fast::default() }
     }
 
     pub(super) fn peer(&self, role: Role) -> Option<&Bound> {
@@ -76,12 +78,15 @@ impl Session {
         }
     }
 
-    /// Whether a lease is over (with the skew that clocks may have), nobody came, or nothing is sent.
-    pub(super) fn is_over(&self, now_ns: u64) -> bool {
+    /// Whether a lease is over, with the skew that clocks may have.
+    pub(super) fn has_lapsed(&self, now_ns: u64) -> bool {
+        self.peers.iter().flatten().any(|bound| now_ns >= bound.expires_ns + CLOCK_SKEW_MS * 1_000_000)
+    }
+
+    /// Whether nobody came, or nothing is sent.
+    pub(super) fn is_silent(&self, now_ns: u64) -> bool {
         let patience = if self.state() == State::WaitingPeer { WAITING_NS } else { IDLE_NS };
-        let lapsed =
-            self.peers.iter().flatten().any(|bound| now_ns >= bound.expires_ns + CLOCK_SKEW_MS * 1_000_000);
-        lapsed || now_ns.saturating_sub(self.last_ns) >= patience
+        now_ns.saturating_sub(self.last_ns) >= patience
     }
 
     pub(super) fn is_forbidden(&self, policy: &Policy) -> bool {

@@ -1,7 +1,7 @@
 //! The forwarding thread: receives batches, decides, sends batches.
 //!
-//! Owns the socket and the sessions. Never waits but in [`Transport::turn`], never allocates, never verifies a signature.
-//! Invariant: datagrams of one sender leave in the order in which they came.
+//! Owns a socket and the sessions whose datagrams come to it. Never waits but in [`Transport::turn`], never allocates, never verifies a signature.
+//! Invariants: datagrams of one sender leave in the order in which they came, with the marks (DSCP, ECN) that they had.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc::{Consumer, Producer};
 use wavry_runtime::transport::{Ecn, MAX_SEGMENTS, TX_SLOT_LEN, TrafficClass, Transmit, Transport, TxSlot};
 
+use super::fast_path::FastPath;
 use super::metrics::{Metrics, add};
+use super::privileges;
 use super::verifying::unix_ms;
 use crate::core::{Action, Now, Relay};
 use crate::drop_reason::DropReason;
@@ -39,26 +41,32 @@ pub(super) struct Forwarder<T> {
     links: ForwarderLinks,
     drain_ns: u64,
     out: Outgoing,
+    fast: Option<FastPath>,
 }
 
 /// A send slot that is being filled with datagrams for one receiver.
 struct Open {
     slot: TxSlot,
-    to: SocketAddr,
-    from: Option<IpAddr>,
-    ecn: Ecn,
+    head: Head,
     len: usize,
     segment_len: usize,
     segments: usize,
 }
 
+/// What all datagrams of a batch have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Head {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    class: TrafficClass,
+    ecn: Ecn,
+}
+
 impl Open {
-    /// Whether another datagram fits the batch: same receiver and mark, none longer than the first, and only the last
+    /// Whether another datagram fits the batch: same receiver and marks, none longer than the first, and only the last
     /// one shorter.
-    fn takes(&self, to: SocketAddr, from: Option<IpAddr>, ecn: Ecn, len: usize) -> bool {
-        self.to == to
-            && self.from == from
-            && self.ecn == ecn
+    fn takes(&self, head: &Head, len: usize) -> bool {
+        self.head == *head
             && len <= self.segment_len
             && self.len == self.segments * self.segment_len
             && self.segments < MAX_SEGMENTS
@@ -68,11 +76,21 @@ impl Open {
 
 impl<T: Transport> Forwarder<T> {
     pub(super) fn new(transport: T, relay: Relay, links: ForwarderLinks, drain_ns: u64) -> Self {
-        Self { transport, relay, links, drain_ns, out: Outgoing::new() }
+        Self { transport, relay, links, drain_ns, out: Outgoing::new(), fast: None }
+    }
+
+    /// Has sessions carried by the fast path where it can.
+    pub(super) fn with_fast_path(mut self, fast: Option<FastPath>) -> Self {
+        if fast.is_some() {
+            self.relay.enable_fast_path(0);
+        }
+        self.fast = fast;
+        self
     }
 
     /// Until asked to end, and then for as long as sessions last or draining may take.
     pub(super) fn run(mut self) -> std::io::Result<()> {
+        privileges::give_up();
         self.links.metrics.ready.store(true, Ordering::Relaxed);
         let mut end_ns = u64::MAX;
         loop {
@@ -92,9 +110,17 @@ impl<T: Transport> Forwarder<T> {
                 self.relay.apply_policy(&policy);
             }
             self.relay.handle_timeout(now);
+            self.drive_fast_path(now);
             self.links.metrics.set_sessions(self.relay.len(), self.relay.counters());
             let due = self.relay.poll_timeout().min(end_ns);
             self.transport.turn((due != u64::MAX).then_some(due))?;
+        }
+    }
+
+    #[inline]
+    fn drive_fast_path(&mut self, now: Now) {
+        if let Some(fast) = &mut self.fast {
+            fast.drive(&mut self.relay, now);
         }
     }
 
@@ -107,13 +133,21 @@ impl<T: Transport> Forwarder<T> {
                 self.out.spare.push(slot);
             }
             let Some(batch) = self.transport.poll_receive() else { break };
-            let (from, ecn, local) = (batch.from, batch.ecn, batch.to);
+            let (from, local) = (batch.from, batch.to);
+            let (class, ecn) = (batch.class, batch.ecn);
             let metrics = &*self.links.metrics;
             let (mut forwarded, mut bytes, mut answered, mut wake) = (0, 0, 0, false);
             for datagram in batch.datagrams() {
-                match self.relay.handle_datagram(now, from, datagram) {
+                let mut action = self.relay.handle_datagram(now, from, datagram);
+                if action == Action::TakeBack
+                    && let Some(fast) = &mut self.fast
+                {
+                    fast.drive(&mut self.relay, now);
+                    action = self.relay.handle_datagram(now, from, datagram);
+                }
+                match action {
                     Action::Forward(to) => {
-                        if self.out.put(to, None, ecn, datagram) {
+                        if self.out.put(&Head { to, from: None, class, ecn }, datagram) {
                             forwarded += 1;
                             bytes += datagram.len() as u64;
                         } else {
@@ -121,11 +155,13 @@ impl<T: Transport> Forwarder<T> {
                         }
                     }
                     Action::Drop(reason) => metrics.on_drop(reason),
+                    // It was taken back just now.
+                    Action::TakeBack => {}
                     action @ (Action::Answer | Action::DropAndAnswer(_)) => {
                         if let Action::DropAndAnswer(reason) = action {
                             metrics.on_drop(reason);
                         }
-                        answered += u64::from(self.out.put(from, local, Ecn::NotEct, self.relay.answer()));
+                        answered += u64::from(self.out.put(&Head::answer(from, local), self.relay.answer()));
                     }
                     Action::Verify { known } => {
                         let ring = if known { &mut self.links.known_jobs } else { &mut self.links.new_jobs };
@@ -160,7 +196,7 @@ impl<T: Transport> Forwarder<T> {
                 self.out.spare.push(slot);
             }
             if let Some(to) = self.relay.handle_verified(now, &outcome) {
-                self.out.put(to, None, Ecn::NotEct, self.relay.answer());
+                self.out.put(&Head::answer(to, None), self.relay.answer());
                 self.out.close();
                 self.commit();
             }
@@ -171,6 +207,13 @@ impl<T: Transport> Forwarder<T> {
         for (slot, transmit) in self.out.done.drain(..) {
             self.transport.commit(slot, transmit);
         }
+    }
+}
+
+impl Head {
+    /// Of what the relay itself says.
+    fn answer(to: SocketAddr, from: Option<IpAddr>) -> Self {
+        Self { to, from, class: TrafficClass::Cs5, ecn: Ecn::NotEct }
     }
 }
 
@@ -188,11 +231,11 @@ impl Outgoing {
 
     /// Queues a datagram, in one batch with those before it if they go to the same place.
     #[inline]
-    fn put(&mut self, to: SocketAddr, from: Option<IpAddr>, ecn: Ecn, datagram: &[u8]) -> bool {
-        if !self.open.as_ref().is_some_and(|open| open.takes(to, from, ecn, datagram.len())) {
+    fn put(&mut self, head: &Head, datagram: &[u8]) -> bool {
+        if !self.open.as_ref().is_some_and(|open| open.takes(head, datagram.len())) {
             self.close();
             let Some(slot) = self.spare.pop() else { return false };
-            self.open = Some(Open { slot, to, from, ecn, len: 0, segment_len: datagram.len(), segments: 0 });
+            self.open = Some(Open { slot, head: *head, len: 0, segment_len: datagram.len(), segments: 0 });
         }
         let Some(open) = &mut self.open else { return false };
         open.slot[open.len..open.len + datagram.len()].copy_from_slice(datagram);
@@ -205,12 +248,12 @@ impl Outgoing {
     fn close(&mut self) {
         if let Some(open) = self.open.take() {
             let transmit = Transmit {
-                to: open.to,
-                from: open.from,
+                to: open.head.to,
+                from: open.head.from,
                 len: open.len,
                 segment_len: open.segment_len,
-                class: TrafficClass::Af41,
-                ecn: open.ecn,
+                class: open.head.class,
+                ecn: open.head.ecn,
             };
             self.done.push((open.slot, transmit));
         }

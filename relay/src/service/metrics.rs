@@ -3,7 +3,10 @@
 //! Owns one atomic per figure, each written by one thread. Never holds an address or an id.
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use wavry_xdp::relay::{CounterMap, Dropped, Passed};
 
 use crate::core::SessionCounters;
 use crate::drop_reason::DropReason;
@@ -18,6 +21,13 @@ pub struct Metrics {
     pub(super) verified: AtomicU64,
     pub(super) receive_overflow: AtomicU64,
     pub(super) ready: AtomicBool,
+    /// Sessions that the fast path carries.
+    pub(super) fast_sessions: AtomicU64,
+    pub(super) handed_over: AtomicU64,
+    pub(super) taken_back: AtomicU64,
+    pub(super) fast_path_errors: AtomicU64,
+    /// What the fast path counts by itself, if there is one.
+    pub(super) fast_path: OnceLock<CounterMap>,
     dropped: [AtomicU64; DropReason::ALL.len()],
     session_events: [AtomicU64; 7],
 }
@@ -32,6 +42,11 @@ impl Default for Metrics {
             verified: AtomicU64::default(),
             receive_overflow: AtomicU64::default(),
             ready: AtomicBool::default(),
+            fast_sessions: AtomicU64::default(),
+            handed_over: AtomicU64::default(),
+            taken_back: AtomicU64::default(),
+            fast_path_errors: AtomicU64::default(),
+            fast_path: OnceLock::new(),
             dropped: std::array::from_fn(|_| AtomicU64::default()),
             session_events: std::array::from_fn(|_| AtomicU64::default()),
         }
@@ -85,7 +100,35 @@ impl Metrics {
                 read(counter)
             );
         }
+        self.render_fast_path(&mut out);
         out
+    }
+
+    /// The same for the fast path, whose datagrams are not among those above.
+    fn render_fast_path(&self, out: &mut String) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = self.fast_path.get().and_then(|map| map.read().ok());
+        let counts = counts.unwrap_or_default();
+        for (name, kind, value) in [
+            ("forwarded_datagrams_total", "counter", counts.forwarded),
+            ("forwarded_bytes_total", "counter", counts.forwarded_bytes),
+            ("attached", "gauge", u64::from(self.fast_path.get().is_some())),
+            ("sessions", "gauge", read(&self.fast_sessions)),
+            ("sessions_handed_over_total", "counter", read(&self.handed_over)),
+            ("sessions_taken_back_total", "counter", read(&self.taken_back)),
+            ("errors_total", "counter", read(&self.fast_path_errors)),
+        ] {
+            let _ = writeln!(out, "# TYPE wavry_relay_fast_{name} {kind}\nwavry_relay_fast_{name} {value}");
+        }
+        let mut reasons = |name: &str, values: &mut dyn Iterator<Item = (&'static str, u64)>| {
+            let _ = writeln!(out, "# TYPE wavry_relay_fast_{name}_datagrams_total counter");
+            for (label, count) in values {
+                let _ =
+                    writeln!(out, "wavry_relay_fast_{name}_datagrams_total{{reason=\"{label}\"}} {count}");
+            }
+        };
+        reasons("dropped", &mut Dropped::ALL.iter().map(|&reason| (reason.label(), counts.dropped(reason))));
+        reasons("passed_up", &mut Passed::ALL.iter().map(|&reason| (reason.label(), counts.passed(reason))));
     }
 }
 

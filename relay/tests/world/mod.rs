@@ -122,7 +122,7 @@ impl World {
                     .into_iter()
                     .collect()
             }
-            Action::Drop(_) => Vec::new(),
+            Action::Drop(_) | Action::TakeBack => Vec::new(),
         };
         (action, sent)
     }

@@ -58,7 +58,7 @@ pub(super) fn run_relay(data: &[u8]) {
             Action::Forward(to) => panic!("forwarded to {to} without a session"),
             Action::Answer | Action::DropAndAnswer(_) => assert!(relay.answer().len() <= datagram.len()),
             Action::Verify { known } => assert!(!known, "known without having proved anything"),
-            Action::Drop(_) => {}
+            Action::Drop(_) | Action::TakeBack => {}
         }
         relay.handle_timeout(now);
     }
