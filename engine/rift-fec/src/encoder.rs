@@ -100,7 +100,7 @@ impl Encoder {
         let first = shards.iter().position(|shard| shard.len() >= self.len).unwrap_or(0);
         let tables = &self.by_shard[first * self.parities_max * self.pieces.piece_len()..];
         let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
-        isal::combine(self.len, &self.pieces, tables, [&shards[first][..]].into_iter(), rows);
+        isal::combine(self.len, &self.pieces, tables, [shards[first]].into_iter(), rows);
         for (at, shard) in shards.iter().enumerate().filter(|(at, _)| *at != first) {
             self.add(at, shard);
         }
