@@ -48,7 +48,7 @@ pub(super) struct Lab {
     /// Of the receiver and of the relay's device towards it.
     pub(super) last_hop: [[u8; 6]; 2],
     pub(super) relay_core: usize,
-    generator_core: usize,
+    pub(super) generator_core: usize,
     /// The kernel thread that receives for the relay.
     napi: u32,
     shutdown: Shutdown,
@@ -104,6 +104,8 @@ impl Lab {
         receiver.ip(&format!("route add 10.81.1.0/24 via {RELAY_OUT}"))?;
 
         let napi = receive_on(&relay, RELAY_IN_DEVICE, relay_core, false)?;
+        // What the relay answers is not its core's work once it left.
+        receive_on(&sender, "wvs0", generator_core, false)?;
         for device in ["wvd0", "wvd1"] {
             // Before everything else on its core: what arrived is stamped at once.
             receive_on(&receiver, device, generator_core, true)?;
@@ -153,6 +155,11 @@ impl Lab {
         })?;
         ensure!(!self.shutdown.requested(), "interrupted");
         Ok((results, self.relay_ns(forwarder)? - before))
+    }
+
+    /// For `taskset`.
+    pub(super) fn both_cores(&self) -> String {
+        format!("{},{}", self.generator_core, self.relay_core)
     }
 
     /// Keeps the relay's core from sleeping until the value is dropped, by a spinner that everything else displaces. What

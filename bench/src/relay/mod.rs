@@ -9,6 +9,7 @@
 //! contender that leaves its core idle at saturation was limited by the generator; its rate is then marked.
 
 mod contender;
+pub(crate) mod floods;
 mod lab;
 mod sessions;
 mod turn;

@@ -61,6 +61,9 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
 pub(super) fn open(config: &Config, local: SocketAddr) -> anyhow::Result<Option<Opened>> {
     let why = match config.fast_path {
         FastPathChoice::Off => "it is off",
+        FastPathChoice::Auto if config.threads > 1 => {
+            "several threads forward (`threads` in the configuration)"
+        }
         FastPathChoice::Auto if config.interfaces.is_empty() => {
             "no interface is named (`interfaces` in the configuration)"
         }
