@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{JoinHandle, Thread};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use rift_crypto::Identity;
@@ -26,7 +26,7 @@ use wavry_runtime::kernel;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc;
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{Steer, UringUdp, UringUdpConfig};
+use wavry_runtime::uring::{OpenError, Steer, UringUdp, UringUdpConfig};
 use wavry_runtime::{cores, spsc::Producer};
 use zeroize::Zeroizing;
 
@@ -46,6 +46,8 @@ const STEER_AT: u32 = 16;
 const VERIFY_QUEUE: usize = 2048;
 /// The same for peers that are bound: they come once a lease.
 const RENEW_QUEUE: usize = 512;
+/// How long a port that is in use may take to become free.
+const PORT_PATIENCE: Duration = Duration::from_millis(500);
 /// How often lists are looked at for changes.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -150,7 +152,7 @@ fn start(
     let mut uring = transport_config(config);
     if metrics.len() > 1 {
         // Sockets that share a port do not notice another program on it; one that does not share does.
-        let alone = UringUdp::open(uring)?;
+        let alone = open_socket(uring)?;
         uring.bind = alone.local_addr();
         uring.steer = Some(Steer { offset: STEER_AT, sockets: metrics.len() as u32 });
     }
@@ -194,6 +196,20 @@ fn start(
     Ok(Threads { forwarding: threads, verifying, policies, local, _fast_path: opened, paths, ended })
 }
 
+/// Opens the socket. A relay that was killed may still hold the port for a moment: the kernel ends a ring's requests
+/// after the process is gone.
+fn open_socket(config: UringUdpConfig) -> Result<UringUdp, OpenError> {
+    let end = Instant::now() + PORT_PATIENCE;
+    loop {
+        match UringUdp::open(config) {
+            Err(OpenError::PortInUse { .. }) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Starts one forwarding thread and waits until its socket is open.
 fn start_forwarding(
     common: &Common,
@@ -219,7 +235,7 @@ fn start_forwarding(
             }
             cores::raise_priority(false);
             // The ring belongs to the thread that runs it.
-            let transport = match UringUdp::open(uring) {
+            let transport = match open_socket(uring) {
                 Ok(transport) => transport,
                 Err(error) => {
                     let _ = opened.send(Err(error));

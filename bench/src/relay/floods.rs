@@ -116,7 +116,6 @@ fn floods(arguments: &Arguments, lab: &Lab, issuer: &Issuer, report: &mut Report
     for (number, flow) in (0..).zip(&flows) {
         lab.load.set_flow(number, flow, 0)?;
     }
-    let awake = lab.keep_awake()?;
     let span = Duration::from_millis(arguments.span);
     let mut seen: Vec<Vec<Seen>> = Attack::ALL.iter().map(|_| Vec::new()).collect();
     for _ in 0..arguments.rounds {
@@ -142,7 +141,7 @@ fn floods(arguments: &Arguments, lab: &Lab, issuer: &Issuer, report: &mut Report
             sessions.drive()?;
         }
     }
-    drop((awake, relay));
+    drop(relay);
     for (attack, seen) in Attack::ALL.into_iter().zip(seen) {
         let of = |figure: fn(&Seen) -> f64| Estimate::of(seen.iter().map(figure).collect());
         let name = attack.name();

@@ -18,6 +18,8 @@ use rift_relay::wire::{FORWARD_LEN, Header, Role, SessionId};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
+/// Where the relay tells its counters, in its namespace.
+pub(super) const METRICS: &str = "127.0.0.1:9482";
 /// The relay's UDP port.
 pub(super) const PORT: u16 = 4820;
 
@@ -88,7 +90,7 @@ impl Issuer {
             &file,
             format!(
                 "listen = \"{address}:{PORT}\"\nidentity = {:?}\nissuers = [\"{}\"]\nhard_kbps_max = 10000000\n\
-                 soft_kbps_max = 10000000\ndrain_seconds = 0\nmetrics = \"127.0.0.1:9482\"\n{extra}\n",
+                 soft_kbps_max = 10000000\ndrain_seconds = 0\nmetrics = \"{METRICS}\"\n{extra}\n",
                 self.directory.join("identity"),
                 self.key.public()
             ),
