@@ -115,6 +115,13 @@ pub struct RunLog<'a> {
     pub span_us: (u64, u64),
 }
 
+impl RunLog<'_> {
+    /// Whether nobody was there to look at any picture in a part of this time.
+    fn is_absent(&self, from_us: u64, to_us: u64) -> bool {
+        self.stream.absent.iter().any(|&(begin, end)| begin < to_us && from_us < end)
+    }
+}
+
 /// Every stale interval with its cause, in order.
 #[must_use]
 pub fn explain(log: &RunLog<'_>) -> Vec<Stale> {
@@ -122,7 +129,9 @@ pub fn explain(log: &RunLog<'_>) -> Vec<Stale> {
     let mut found = Vec::new();
     for (begin, end, captured) in log.stream.ages(from_us, to_us) {
         let stale_from = begin.max(captured + STALE_US);
-        if stale_from < end {
+        if stale_from < end && log.is_absent(captured, end) {
+            found.push(Stale { from_us: stale_from, to_us: end, cause: Cause::Source });
+        } else if stale_from < end {
             log.explain_one(captured, stale_from, end, &mut found);
         }
     }
@@ -162,7 +171,9 @@ impl RunLog<'_> {
         let split = if best_us.saturating_add(SLACK_US) <= from_us {
             from_us
         } else {
-            best_us.saturating_add(SLACK_US + self.delay_us.0 + self.delay_us.1).clamp(from_us, to_us)
+            // Where the best needs one round, two are granted.
+            let round_us = self.delay_us.0 + self.delay_us.1 + self.period_us;
+            best_us.saturating_add(SLACK_US + 2 * round_us).clamp(from_us, to_us)
         };
         if split > from_us {
             let first_us = frames[first].captured_us;
@@ -172,7 +183,14 @@ impl RunLog<'_> {
             } else {
                 self.path_cause(first, split)
             };
-            add(from_us, split, cause);
+            // Long after the last frame that was encoded it is no longer the path that keeps the picture away.
+            let patience_us = PROBE_US + SLACK_US + self.delay_us.0 + self.delay_us.1;
+            let last_us = frames[end - 1].captured_us;
+            let silent_us = last_us.saturating_add(patience_us).clamp(from_us, split);
+            add(from_us, silent_us, cause);
+            if silent_us < split {
+                add(silent_us, split, self.idle_cause(last_us, split));
+            }
         }
         add(split, to_us, Cause::Avoidable);
     }
@@ -219,7 +237,10 @@ impl RunLog<'_> {
                 None => {
                     let noticed = self.notices(packet.sent_us);
                     ideal.noticed_us = Some(ideal.noticed_us.map_or(noticed, |first| first.min(noticed)));
-                    self.repaired(packet.sent_us)
+                    // What comes after the deadline is not sent again: it would not be shown.
+                    Some(self.repaired(packet.sent_us))
+                        .filter(|&at| at <= begin + STALE_US)
+                        .unwrap_or(u64::MAX)
                 }
             };
             ideal.whole_us = ideal.whole_us.max(at);
@@ -280,6 +301,11 @@ impl RunLog<'_> {
         if ideal.whole_us == u64::MAX || is_late(ideal.sent_us + self.delay_us.0) {
             return Cause::KeptBack;
         }
+        // The packets were there, and what it takes to decode them was not: the frame before was lost.
+        let before_us = begin.saturating_sub(STALE_US + self.delay_us.0);
+        if between(self.down, before_us, begin).iter().any(|p| p.arrived().is_none()) {
+            return Cause::Loss;
+        }
         if between(self.up, begin, until_us).iter().any(|p| p.arrived_us == PacketRecord::LOST) {
             return Cause::Feedback;
         }
@@ -318,7 +344,9 @@ impl RunLog<'_> {
         if packets.iter().any(|p| wait(p) > QUEUE_US) {
             return Cause::Queue;
         }
-        if between(self.up, look_us, to_us).iter().any(|p| p.arrived_us == PacketRecord::LOST) {
+        let late =
+            |p: &PacketRecord| p.arrived().is_none_or(|at| at > p.sent_us + self.delay_us.1 + QUEUE_US);
+        if between(self.up, look_us, to_us).iter().any(late) {
             return Cause::Feedback;
         }
         Cause::HeldForNothing
@@ -459,14 +487,16 @@ mod tests {
     #[test]
     fn an_outage_is_none_but_sitting_there_after_it_is() {
         let mut run = Run::new();
-        run.incomplete(50..70);
+        run.incomplete(50..80);
         // 300 ms in which nothing leaves the queue.
         let until = 65 * PERIOD_US;
         run.packets(50..65).for_each(|p| p.arrived_us = until + DELAY_US);
         assert_eq!(run.causes()[0], Cause::Outage);
         let after = run.causes();
-        assert_eq!(after.get(1), Some(&Cause::Avoidable), "it lasts for 100 ms more: {after:?}");
-        run.stream.frames[66].complete_us = 66 * PERIOD_US + 14_000;
+        assert_eq!(after.get(1), Some(&Cause::Avoidable), "it lasts for 300 ms more: {after:?}");
+        for i in 66..80 {
+            run.stream.frames[i].complete_us = i as u64 * PERIOD_US + 14_000;
+        }
         assert_eq!(run.causes(), [Cause::Outage]);
     }
 
@@ -477,6 +507,26 @@ mod tests {
         // Every other packet, those that would replace them included.
         run.packets(50..60).step_by(2).for_each(|p| p.arrived_us = PacketRecord::LOST);
         assert_eq!(run.causes(), [Cause::Loss]);
+    }
+
+    /// The frame was lost with everything for 90 ms after it; what would repair it comes after its deadline, and
+    /// a frame that does without it could be encoded only then.
+    #[test]
+    fn what_cannot_come_before_its_deadline_is_not_asked_for() {
+        let mut run = Run::new();
+        run.incomplete(50..57);
+        run.packets(50..54).for_each(|p| p.arrived_us = PacketRecord::LOST);
+        assert_eq!(run.causes(), [Cause::Loss]);
+        run.incomplete(57..70);
+        assert_eq!(run.causes(), [Cause::Loss, Cause::Avoidable]);
+    }
+
+    #[test]
+    fn nobody_misses_a_picture_who_is_not_there() {
+        let mut run = Run::new();
+        run.incomplete(50..65);
+        run.stream.absent.push((51 * PERIOD_US, 64 * PERIOD_US));
+        assert_eq!(run.causes(), [Cause::Source]);
     }
 
     #[test]

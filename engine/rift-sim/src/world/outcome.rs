@@ -15,8 +15,8 @@ use crate::metrics::{StreamMetrics, Traffic};
 use crate::report::{Distribution, FlowReport, PathCounters, Report};
 use crate::scenario::Action;
 
-/// Shorter ones are a matter of how times are rounded, in microseconds.
-const FAULT_US_MIN: u64 = 20_000;
+/// Shorter ones are two frames' worth of what real recovery cannot know, in microseconds.
+const FAULT_US_MIN: u64 = 35_000;
 
 impl<P: Peers> Pair<P> {
     /// Checks what can only be judged at the end.

@@ -10,7 +10,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use rift_core::delta2::{PathState, Reason};
 use rift_sim::Report;
-use rift_sim::check::stale::Stale;
+use rift_sim::check::stale::{Cause, Stale};
 use rift_sim::metrics::NEVER_US;
 use rift_sim::report::{Decision, Sample};
 
@@ -110,24 +110,35 @@ fn draw_delay<'b>(area: &Svg<'b>, report: &Report, end: f64) -> Result<(), Failu
     let height = top(&lines);
     let caption = format!("{}, seed {}: delay; stale times with their causes", report.name, report.seed);
     let mut chart = panel(area, &caption, "milliseconds", (end, height))?;
-    let colour = |stale: &Stale| if stale.cause.is_fault() { RED } else { ORANGE };
-    chart.draw_series(report.stale.iter().map(|stale| {
-        let corners = [(seconds(stale.from_us), 0.0), (seconds(stale.to_us), height)];
-        Rectangle::new(corners, colour(stale).mix(0.25).filled())
-    }))?;
-    // Names where there is room for them.
-    let mut free = 0.0;
-    let mut row = 0;
-    let mut names = Vec::new();
-    for stale in &report.stale {
-        let at = seconds(stale.from_us);
-        row = if at < free { (row + 1) % 4 } else { 0 };
-        free = at + end * 0.09;
-        let y = height * (0.98 - 0.07 * f64::from(row));
-        names.push(Text::new(stale.cause.name(), (at, y), ("sans-serif", 11).into_font().color(&BLACK)));
+    let mut causes: Vec<Cause> = report.stale.iter().map(|stale| stale.cause).collect();
+    causes.sort_unstable();
+    causes.dedup();
+    for cause in causes {
+        let bar = |stale: &Stale| {
+            let corners = [(seconds(stale.from_us), 0.0), (seconds(stale.to_us), height)];
+            Rectangle::new(corners, colour_of(cause).mix(0.35).filled())
+        };
+        chart
+            .draw_series(report.stale.iter().filter(|stale| stale.cause == cause).map(bar))?
+            .label(format!("stale: {cause}"))
+            .legend(move |(x, y)| {
+                Rectangle::new([(x, y - 5), (x + 16, y + 5)], colour_of(cause).mix(0.35).filled())
+            });
     }
-    chart.draw_series(names.into_iter().take(200))?;
     draw_lines(&mut chart, lines)
+}
+
+fn colour_of(cause: Cause) -> RGBColor {
+    match cause {
+        Cause::Avoidable | Cause::HeldForNothing => RED,
+        Cause::Outage => BLACK,
+        Cause::CapacityDrop => PURPLE,
+        Cause::Queue => ORANGE,
+        Cause::Loss => BLUE,
+        Cause::KeptBack => GREEN,
+        Cause::Feedback => CYAN,
+        Cause::Source | Cause::Distance => GREY,
+    }
 }
 
 fn draw_rate<'b>(area: &Svg<'b>, report: &Report, end: f64) -> Result<(), Failure<'b>> {
