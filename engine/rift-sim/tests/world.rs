@@ -66,7 +66,7 @@ fn a_freeze_that_recovery_could_have_avoided_fails_a_run() {
 fn an_outage_explains_a_freeze() {
     let outage = "; at 4s down loss 100%; at 4500ms down loss none";
     let report = run(&format!("{SOUND}{outage}"), 1, Mistake::None);
-    let within = |us: u64| (4_100_000..4_500_000).contains(&us);
+    let within = |us: u64| (4_050_000..4_500_000).contains(&us);
     let first = report.stale.iter().find(|stale| within(stale.from_us)).unwrap();
     assert!(!first.cause.is_fault() && first.to_us >= 4_500_000, "{report}");
 }
