@@ -10,6 +10,8 @@ use rift_core::endpoint::Ecn;
 use rift_core::send::SenderCounters;
 use rift_core::{Bitrate, DropReason, FrameId, Timestamp};
 
+use crate::report::Decision;
+
 /// Datagrams that leave: `len` bytes of the buffer, cut every `segment_len` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Departure {
@@ -79,6 +81,12 @@ pub trait Host: Endpoint {
     /// How often the keys of the running session were renewed, for sending and for receiving.
     fn key_generations(&self) -> (u32, u32) {
         (0, 0)
+    }
+    /// Sets what is to be made and how fast packets leave, where the controller is an oracle.
+    fn set_target(&mut self, _now: Timestamp, _video: Bitrate, _fps: u32, _parity: f32, _pace: Bitrate) {}
+    /// The next decision about the rate, oldest first. Its time is not used.
+    fn poll_decision(&mut self) -> Option<Decision> {
+        None
     }
     /// What the video sender of the running session counted.
     fn sender_counters(&self) -> Option<SenderCounters> {

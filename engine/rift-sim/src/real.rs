@@ -16,7 +16,7 @@ use rift_crypto::Identity;
 use crate::endpoint::{
     Client, ClientNotice, Departure, EncodedSlice, Endpoint, Host, HostNotice, Input, WholeSlice,
 };
-use crate::report::Report;
+use crate::report::{Decision, Report};
 use crate::scenario::{Controller, Scenario};
 use crate::world::{Peers, run_with};
 
@@ -77,14 +77,14 @@ impl Peers for RealPeers {
     type Client = ClientEndpoint;
 
     fn host(&mut self, scenario: &Scenario, seed: u64, now: Timestamp) -> HostEndpoint {
-        let rate = scenario.source.rate;
+        let (least, most) = scenario.source.bounds();
         let offer = StreamOffer {
             codec: Codec::H264,
             resolution: Resolution { width: 1280, height: 720 },
             fps: scenario.source.fps,
-            initial_bitrate: rate,
-            min_bitrate: scenario.source.rate_min.unwrap_or(Bitrate::from_bps(rate.as_bps() / 10)),
-            max_bitrate: scenario.source.rate_max.unwrap_or(Bitrate::from_bps(rate.as_bps() * 2)),
+            initial_bitrate: scenario.source.rate,
+            min_bitrate: least,
+            max_bitrate: most,
             monitors: Vec::new(),
         };
         let mut config = HostConfig::new(identity(HOST_SEED), stretch(seed), offer);
@@ -94,8 +94,8 @@ impl Peers for RealPeers {
         match scenario.controller {
             Controller::Default => {}
             Controller::DeltaV1 => config.controller = ControllerKind::DeltaV1,
-            // The world sets the encoder of an oracle.
-            Controller::Fixed | Controller::Oracle => config.controller = ControllerKind::Fixed,
+            Controller::Fixed => config.controller = ControllerKind::Fixed,
+            Controller::Oracle => config.controller = ControllerKind::External,
         }
         HostEndpoint::new(config, now)
     }
@@ -187,6 +187,16 @@ impl Host for HostEndpoint {
 
     fn sender_counters(&self) -> Option<SenderCounters> {
         self.sender_counters().copied()
+    }
+
+    fn set_target(&mut self, now: Timestamp, video: Bitrate, fps: u32, parity: f32, pace: Bitrate) {
+        self.set_target(now, video, fps, parity);
+        self.set_pace(pace);
+    }
+
+    fn poll_decision(&mut self) -> Option<Decision> {
+        let trace = self.poll_decision()?;
+        Some(Decision { at_us: 0, trace })
     }
 }
 

@@ -3,10 +3,12 @@
 use core::fmt;
 
 use rift_core::DropCounters;
+use rift_core::delta2::DecisionTrace;
 
 use crate::check::Violations;
 use crate::check::input::InputCounters;
 use crate::check::player::PlayerCounters;
+use crate::cross::CrossCounters;
 use crate::link::LinkCounters;
 use crate::metrics::{NEVER_US, StreamLog, StreamMetrics};
 use crate::source::KeyframeCause;
@@ -64,6 +66,69 @@ pub struct Report {
     pub stream: StreamMetrics,
     /// Every frame and target.
     pub log: StreamLog,
+    /// Every decision about the rate.
+    pub decisions: Vec<Decision>,
+    /// The streams beside the first.
+    pub flows: Vec<FlowReport>,
+    /// What sources of cross traffic did, in the scenario's order.
+    pub cross: Vec<CrossCounters>,
+}
+
+/// A stream beside the first.
+#[derive(Clone, Debug, Default)]
+pub struct FlowReport {
+    /// What it was worth while it ran, from the end of its warm-up on.
+    pub stream: StreamMetrics,
+    /// One sample for each 100 ms.
+    pub samples: Vec<Sample>,
+    /// Every frame and target.
+    pub log: StreamLog,
+}
+
+/// A decision about the rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// Virtual time in microseconds.
+    pub at_us: u64,
+    /// What was decided and why. Its time is by the host's clock.
+    pub trace: DecisionTrace,
+}
+
+/// What one end put on the path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathCounters {
+    /// Packets.
+    pub packets: u64,
+    /// Packets among them that were lost or dropped.
+    pub gone: u64,
+    /// Their bytes, with IP and UDP headers.
+    pub wire_bytes: u64,
+    /// Bytes of those that have left the path at its other end or are on its last stretch.
+    pub arrived_wire_bytes: u64,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketRecord {
+    /// When it was handed to the path, in microseconds.
+    pub sent_us: u64,
+    /// When it arrived, or one of the two below.
+    pub arrived_us: u64,
+    /// Its bytes, with IP and UDP headers.
+    pub wire_bytes: u32,
+}
+
+impl PacketRecord {
+    /// It has not left the queue.
+    pub const UNDER_WAY: u64 = u64::MAX;
+    /// It was lost, dropped or damaged.
+    pub const LOST: u64 = u64::MAX - 1;
+
+    /// When it arrived whole, if it did.
+    #[must_use]
+    pub fn arrived(&self) -> Option<u64> {
+        (self.arrived_us < Self::LOST).then_some(self.arrived_us)
+    }
 }
 
 /// Keyframes by cause.
@@ -141,6 +206,11 @@ pub struct Sample {
     pub target_kbps: u32,
     /// What that path offered, in bytes with headers; 0 without a limit.
     pub offered_bytes: u64,
+    /// Bytes of this stream that arrived over it, with headers.
+    pub arrived_bytes: u64,
+    /// What the sender has sent since its session began: video packets for the first time, parity, video packets
+    /// again.
+    pub sender: [u64; 3],
 }
 
 impl Report {

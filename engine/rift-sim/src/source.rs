@@ -49,6 +49,16 @@ pub struct SourceConfig {
     pub rate_max: Option<Bitrate>,
 }
 
+impl SourceConfig {
+    /// The least and the most that a controller may ask for.
+    #[must_use]
+    pub fn bounds(&self) -> (Bitrate, Bitrate) {
+        let bps = self.rate.as_bps();
+        let least = self.rate_min.unwrap_or(Bitrate::from_bps(bps / 10));
+        (least, self.rate_max.unwrap_or(Bitrate::from_bps(bps.saturating_mul(2))).max(least))
+    }
+}
+
 impl Default for SourceConfig {
     /// 60 frames per second at 20 Mbit/s in four slices.
     fn default() -> Self {
@@ -244,11 +254,6 @@ impl Source {
         self.config.content = content;
     }
 
-    /// Sets the target, whatever the host asks for.
-    pub fn set_rate(&mut self, rate: Bitrate) {
-        self.rate = rate;
-    }
-
     /// What the encoder makes.
     #[must_use]
     pub fn config(&self) -> &SourceConfig {
@@ -258,6 +263,12 @@ impl Source {
     /// Encodes nothing until told otherwise.
     pub fn on_held(&mut self, held: bool) {
         self.held = held;
+    }
+
+    /// Whether nothing is encoded for now.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// The target rate.

@@ -152,7 +152,7 @@ impl Course {
 
     /// Whether packets leave at moments and not at a rate.
     #[must_use]
-    pub(super) fn is_granted(&self) -> bool {
+    pub fn is_granted(&self) -> bool {
         matches!(self.0, Kind::Grants(_))
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use rift_core::Bitrate;
 
+use crate::cross::CrossConfig;
 use crate::link::{Capacity, LinkConfig, Trace};
 use crate::source::SourceConfig;
 use crate::world::Side;
@@ -45,10 +46,31 @@ pub struct Scenario {
     pub client_clock: ClockConfig,
     /// How the endpoints are set up.
     pub protocol: ProtocolConfig,
+    /// When the stream runs and how far it goes.
+    pub main: FlowConfig,
+    /// Streams like it on the same paths.
+    pub flows: Vec<FlowConfig>,
+    /// Other traffic on the same paths.
+    pub cross: Vec<CrossConfig>,
     /// What happens in the course of the run, by time in microseconds.
     pub timeline: Vec<(u64, Action)>,
     /// What must hold.
     pub limits: Limits,
+}
+
+/// A stream on the scenario's paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowConfig {
+    /// When its client comes, in microseconds. Its own warm-up begins then.
+    pub start_us: u64,
+    /// When its client leaves, in microseconds; never where `None`.
+    pub stop_us: Option<u64>,
+    /// Propagation delay beyond that of the paths, each way, in microseconds.
+    pub delay_us: u64,
+    /// The host is where the client of other streams is.
+    pub reverse: bool,
+    /// What decides on its rate, if not what the scenario says.
+    pub controller: Option<Controller>,
 }
 
 /// How the endpoints are set up.
@@ -87,7 +109,8 @@ pub enum Controller {
     DeltaV1,
     /// Nothing: the rate at the start is that for ever.
     Fixed,
-    /// Somebody who is told the capacity of the path 20 ms late and takes 95 % of it.
+    /// Somebody who is told the capacity of the path 20 ms late, paces to it and takes 95 % of it, or of an equal
+    /// share beside others.
     Oracle,
 }
 
@@ -138,6 +161,10 @@ pub enum Action {
     Close(Side),
     /// The pictures need no more than this from now on, or anything.
     Content(Option<Bitrate>),
+    /// The stream of this number, from 1, has no pictures until it is resumed.
+    Pause(usize),
+    /// It has pictures again.
+    Resume(usize),
 }
 
 /// What must hold. `None` where the scenario does not care.
@@ -183,6 +210,9 @@ impl Default for Scenario {
                 ping_us: 100_000,
                 parity: 0.125,
             },
+            main: FlowConfig::default(),
+            flows: Vec::new(),
+            cross: Vec::new(),
             timeline: Vec::new(),
             limits: Limits::default(),
         }

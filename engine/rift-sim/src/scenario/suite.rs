@@ -40,6 +40,8 @@ pub struct Goal {
     pub figure: Figure,
     /// The bound, in the figure's unit.
     pub bound: f64,
+    /// Whether the figure must not be below it; else it must not be above.
+    pub at_least: bool,
 }
 
 /// What is judged.
@@ -69,6 +71,18 @@ pub enum Figure {
     Regained,
     /// Until frames are in time after a decrease, the longest of the run, in seconds.
     Settled,
+    /// Jain's index of streams that share the path.
+    Jain,
+    /// The smallest rate of those streams, as a share of an equal one.
+    LeastShare,
+    /// What they use of the path together, in percent.
+    Together,
+    /// Deviation of a stream's rate in constant conditions, as a share of it.
+    Unsteady,
+    /// The rate beside other traffic, in Mbit/s.
+    Beside,
+    /// The standing queue from a second after other traffic has ended, in ms.
+    LeftBehind,
 }
 
 impl Figure {
@@ -88,10 +102,16 @@ impl Figure {
             Self::Ramp => "ramp s",
             Self::Regained => "regained s",
             Self::Settled => "settled s",
+            Self::Jain => "Jain",
+            Self::LeastShare => "least share",
+            Self::Together => "together %",
+            Self::Unsteady => "unsteady",
+            Self::Beside => "beside Mbit/s",
+            Self::LeftBehind => "left behind ms",
         }
     }
 
-    /// Its value; infinite where what is waited for never came.
+    /// Its value; infinite where what is waited for never came, not a number where there was nothing to judge.
     #[must_use]
     pub fn value(self, m: &StreamMetrics) -> f64 {
         let ms = |us: u32| if us == NEVER_US { f64::INFINITY } else { f64::from(us) / 1e3 };
@@ -113,6 +133,12 @@ impl Figure {
             Self::Ramp => seconds(m.ramp_us),
             Self::Regained => slowest(true),
             Self::Settled => slowest(false),
+            Self::Jain => m.shared.jain.unwrap_or(f64::NAN),
+            Self::LeastShare => m.shared.least_share.unwrap_or(f64::NAN),
+            Self::Together => m.shared.together.map_or(f64::NAN, |share| share * 100.0),
+            Self::Unsteady => m.shared.unsteady.unwrap_or(f64::NAN),
+            Self::Beside => m.shared.beside_mbps.unwrap_or(f64::NAN),
+            Self::LeftBehind => m.shared.left_behind_us.map_or(f64::NAN, ms),
         }
     }
 }
@@ -121,16 +147,20 @@ impl Goal {
     /// Whether `value` is good enough.
     #[must_use]
     pub fn is_met(&self, value: f64) -> bool {
-        if self.figure == Figure::Utilisation { value >= self.bound } else { value <= self.bound }
+        if self.at_least { value >= self.bound } else { value <= self.bound }
     }
 }
 
 const fn goal(figure: Figure, bound: f64) -> Goal {
-    Goal { figure, bound }
+    Goal { figure, bound, at_least: false }
+}
+
+const fn least(figure: Figure, bound: f64) -> Goal {
+    Goal { figure, bound, at_least: true }
 }
 
 const fn used(percent: f64) -> Goal {
-    goal(Figure::Utilisation, percent)
+    least(Figure::Utilisation, percent)
 }
 
 const fn p99(ms: f64) -> Goal {
@@ -159,6 +189,28 @@ const fn standing(ms: f64) -> Goal {
 
 const fn ramp(seconds: f64) -> Goal {
     goal(Figure::Ramp, seconds)
+}
+
+const fn together(percent: f64) -> Goal {
+    least(Figure::Together, percent)
+}
+
+const fn fair(index: f64) -> Goal {
+    least(Figure::Jain, index)
+}
+
+/// Nobody gets less than this part of an equal share.
+const fn no_starvation(share: f64) -> Goal {
+    least(Figure::LeastShare, share)
+}
+
+const fn steady(share: f64) -> Goal {
+    goal(Figure::Unsteady, share)
+}
+
+/// Nothing stands in the queue from a second after the others' end.
+const fn lets_go() -> Goal {
+    goal(Figure::LeftBehind, 15.0)
 }
 
 /// All rows.
@@ -320,6 +372,147 @@ pub const SUITE: &[Row] = &[
         "down rate 20Mbit/s mark 2ms 10ms",
         [used(78.0), p99(28.0)]
     ),
+    row!(
+        "fair2",
+        "two streams on 20 Mbit/s, the second 10 s later",
+        "down rate 20Mbit/s; flow start 10s",
+        [fair(0.98), together(80.0), steady(0.3)]
+    ),
+    row!(
+        "fair-rtt",
+        "three streams on 30 Mbit/s, round trips of 10, 40 and 100 ms",
+        "duration 90s; down rate 30Mbit/s delay 5ms; up delay 5ms; flow start 5s delay 15ms; flow start 10s delay 45ms",
+        [fair(0.95), no_starvation(0.5), together(80.0)]
+    ),
+    row!(
+        "cubic100",
+        "beside CUBIC for 30 s on 20 Mbit/s, 100 ms of buffer",
+        "down rate 20Mbit/s queue 100ms; cross cubic start 15s stop 45s",
+        [least(Figure::Beside, 7.0), goal(Figure::Beside, 10.0), lets_go()]
+    ),
+    row!(
+        "cubic300",
+        "beside CUBIC for 30 s on 20 Mbit/s, 300 ms of buffer",
+        "down rate 20Mbit/s queue 300ms; cross cubic start 15s stop 45s",
+        [least(Figure::Beside, 5.0), lets_go()]
+    ),
+    row!(
+        "web",
+        "20 Mbit/s, downloads of 500 kB on average, one a second",
+        "down rate 20Mbit/s; cross web every 1s size 500kB",
+        [used(60.0), stale(4.0)]
+    ),
+    row!(
+        "cbr",
+        "20 Mbit/s, of which somebody takes 8 every other 5 s",
+        "down rate 20Mbit/s; cross cbr 8Mbit/s on 5s off 5s",
+        [over50(2.0)]
+    ),
+    row!(
+        "rfc8867-5.1",
+        "RFC 8867 5.1: variable capacity, one stream",
+        "duration 100s; down steps 10Mbit/s 40s 25Mbit/s 20s 6Mbit/s 20s 10Mbit/s 20s delay 50ms queue 300ms; up delay 50ms",
+        [used(80.0), goal(Figure::Settled, 1.0), goal(Figure::Regained, 3.0), steady(0.25)]
+    ),
+    row!(
+        "rfc8867-5.2",
+        "RFC 8867 5.2: variable capacity, two streams",
+        "duration 125s; down steps 40Mbit/s 25s 20Mbit/s 25s 35Mbit/s 25s 10Mbit/s 25s 20Mbit/s 25s delay 50ms queue 300ms;
+         up delay 50ms; flow start 0s",
+        [together(80.0), fair(0.9), no_starvation(0.5), steady(0.3)]
+    ),
+    row!(
+        "rfc8867-5.3",
+        "RFC 8867 5.3: congested both ways",
+        "duration 100s; down steps 20Mbit/s 20s 10Mbit/s 20s 5Mbit/s 20s 20Mbit/s 40s delay 50ms queue 300ms;
+         up steps 20Mbit/s 35s 8Mbit/s 35s 20Mbit/s 30s delay 50ms queue 300ms; flow reverse",
+        [used(70.0), goal(Figure::Settled, 1.0), goal(Figure::Regained, 3.0), steady(0.3)]
+    ),
+    row!(
+        "rfc8867-5.4",
+        "RFC 8867 5.4: three streams that come one after another",
+        "duration 120s; down rate 35Mbit/s delay 50ms queue 300ms; up delay 50ms; flow start 20s; flow start 40s",
+        [fair(0.95), no_starvation(0.5), together(80.0), steady(0.3)]
+    ),
+    row!(
+        "rfc8867-5.5",
+        "RFC 8867 5.5: five streams, one way 10, 25, 50, 100 and 150 ms",
+        "duration 300s; down rate 40Mbit/s delay 10ms queue 300ms; up delay 10ms; flow start 10s delay 15ms;
+         flow start 20s delay 40ms; flow start 30s delay 90ms; flow start 40s delay 140ms",
+        [fair(0.8), no_starvation(0.4), together(80.0)]
+    ),
+    row!(
+        "rfc8867-5.6",
+        "RFC 8867 5.6: beside a long TCP flow that was there first",
+        "duration 120s; down rate 20Mbit/s delay 50ms queue 300ms; up delay 50ms; main start 5s stop 119s; cross cubic",
+        [least(Figure::Beside, 5.0), goal(Figure::Beside, 14.0)]
+    ),
+    row!(
+        "rfc8867-5.7",
+        "RFC 8867 5.7: two streams beside short TCP flows",
+        "duration 300s; down rate 20Mbit/s delay 50ms queue 300ms; up delay 50ms; main start 5s stop 299s;
+         flow start 5s stop 299s; cross web every 1s size 400kB",
+        [together(55.0), no_starvation(0.5)]
+    ),
+    row!(
+        "rfc8867-5.8",
+        "RFC 8867 5.8: three streams, one pauses from 40 to 60 s",
+        "duration 120s; down rate 35Mbit/s delay 50ms queue 300ms; up delay 50ms; flow; flow; at 40s pause 2; at 60s resume 2",
+        [fair(0.95), no_starvation(0.5), together(80.0), steady(0.3)]
+    ),
+    row!(
+        "rfc8869-4.1a",
+        "RFC 8869 4.1, wired bottleneck: one stream",
+        "duration 120s; down rate 10Mbit/s delay 50ms jitter 2ms queue 300ms; up delay 50ms jitter 2ms",
+        [used(80.0), steady(0.25)]
+    ),
+    row!(
+        "rfc8869-4.1c",
+        "RFC 8869 4.1, wired bottleneck: a stream each way",
+        "duration 120s; down rate 10Mbit/s delay 50ms jitter 2ms queue 300ms;
+         up rate 10Mbit/s delay 50ms jitter 2ms queue 300ms; flow reverse",
+        [used(80.0), steady(0.25)]
+    ),
+    row!(
+        "rfc8869-4.1d",
+        "RFC 8869 4.1: a stream each way, 3 Mbit/s of others from 40 to 80 s",
+        "duration 120s; down rate 10Mbit/s delay 50ms jitter 2ms queue 300ms;
+         up rate 10Mbit/s delay 50ms jitter 2ms queue 300ms; flow reverse; cross cbr 3Mbit/s start 40s stop 80s",
+        [least(Figure::Beside, 5.0), lets_go()]
+    ),
+    row!(
+        "rfc8869-4.1f",
+        "RFC 8869 4.1: a stream each way, a TCP flow from 40 to 80 s",
+        "duration 120s; down rate 10Mbit/s delay 50ms jitter 2ms queue 300ms;
+         up rate 10Mbit/s delay 50ms jitter 2ms queue 300ms; flow reverse; cross cubic start 40s stop 80s",
+        [least(Figure::Beside, 2.5), lets_go()]
+    ),
+    row!(
+        "rfc8869-4.2a",
+        "RFC 8869 4.2, Wi-Fi bottleneck: four streams down",
+        "down wifi 60Mbit/s delay 10ms queue 1MB; up delay 10ms; flow; flow; flow",
+        [fair(0.9), no_starvation(0.5), together(60.0)]
+    ),
+    row!(
+        "rfc8869-4.2c",
+        "RFC 8869 4.2, Wi-Fi bottleneck: two streams each way",
+        "down wifi 60Mbit/s delay 10ms queue 1MB; up wifi 60Mbit/s delay 10ms queue 1MB; flow; flow reverse; flow reverse",
+        [fair(0.9), no_starvation(0.5), together(60.0)]
+    ),
+    row!(
+        "rfc8869-4.2d",
+        "RFC 8869 4.2: two streams each way, 6 Mbit/s of others up",
+        "down wifi 60Mbit/s delay 10ms queue 1MB; up wifi 60Mbit/s delay 10ms queue 1MB; flow; flow reverse; flow reverse;
+         cross cbr 6Mbit/s reverse start 20s stop 40s",
+        [fair(0.9), no_starvation(0.5), together(60.0)]
+    ),
+    row!(
+        "rfc8869-4.2e",
+        "RFC 8869 4.2: two streams each way, a TCP flow up",
+        "down wifi 60Mbit/s delay 10ms queue 1MB; up wifi 60Mbit/s delay 10ms queue 1MB; flow; flow reverse; flow reverse;
+         cross cubic reverse start 20s stop 40s",
+        [fair(0.9), no_starvation(0.5), together(60.0)]
+    ),
 ];
 
 impl Row {
@@ -347,8 +540,9 @@ mod tests {
     }
 
     #[test]
-    fn utilisation_is_wanted_high_and_all_else_low() {
+    fn some_figures_are_wanted_high_and_the_others_low() {
         assert!(used(87.0).is_met(87.0) && !used(87.0).is_met(86.9));
+        assert!(fair(0.98).is_met(0.99) && !fair(0.98).is_met(f64::NAN), "nothing to judge is no success");
         assert!(p99(42.0).is_met(42.0) && !p99(42.0).is_met(f64::INFINITY));
     }
 }

@@ -23,6 +23,13 @@
 //! at 45s restart
 //! at 50s close client
 //! at 52s content 4Mbit/s          # the pictures need no more
+//! at 53s pause 2                  # the second stream has no pictures
+//! at 54s resume 2
+//! main start 0s stop 50s delay 5ms
+//! flow start 10s stop 40s delay 30ms reverse controller delta-v1
+//! cross cubic hystart start 5s stop 35s delay 10ms
+//! cross web every 1s size 500kB
+//! cross cbr 8Mbit/s on 5s off 5s reverse
 //! limit latency 130ms freeze 100ms recovery 3 keyframes 0 shown 97% stuck 1s
 //! ```
 //!
@@ -31,6 +38,11 @@
 //! seconds and Mbit/s), `lte RATE` (a mobile link of that mean, made from the seed) or `wifi RATE` (a Wi-Fi
 //! link of that rate while it sends). `queue` takes bytes or a time; `codel` (5 ms, 100 ms) and `mark 2ms 10ms`
 //! (ECN for L4S) manage it, `droptail` does not. `jitter sd 5ms` is normally distributed.
+//!
+//! Each `flow` is another stream on the same paths, with a host and a client of its own; `main` says when the
+//! first one runs. `delay` is beyond that of the paths, each way; `reverse` swaps the ends. `cross` is other traffic:
+//! a bulk transfer with CUBIC (slow start ends at losses, with `hystart` also at growing delay), web downloads that
+//! come by chance `every` so often with heavy-tailed sizes of this mean, or a constant rate with pauses.
 //!
 //! Times are in `us`, `ms`, `s`, `min` or `h`; sizes in `B`, `kB`, `MB`; rates in `bit/s`, `kbit/s`, `Mbit/s`,
 //! `Gbit/s` or `unlimited`; shares in `%`. Loss is `none`, a share, `burst SHARE PACKETS`, or `gilbert ENTER
@@ -41,7 +53,8 @@ use core::str::FromStr;
 
 use rift_core::Bitrate;
 
-use super::{Action, ClockConfig, Controller, Limits, ProtocolConfig, Scenario};
+use super::{Action, ClockConfig, Controller, FlowConfig, Limits, ProtocolConfig, Scenario};
+use crate::cross::{CrossConfig, CrossKind};
 use crate::link::{Aqm, Capacity, LinkConfig, QueueLimit, TraceRef};
 use crate::loss::Loss;
 use crate::source::SourceConfig;
@@ -93,12 +106,21 @@ fn read_statement(
         "name" => scenario.name = word(&mut words)?.to_owned(),
         "duration" => scenario.duration_us = time(&mut words)?,
         "warmup" => scenario.warmup_us = time(&mut words)?,
-        "controller" => {
-            let name = word(&mut words)?;
-            scenario.controller = Controller::find(name).ok_or_else(|| {
-                let names = Controller::ALL.map(Controller::name).join(", ");
-                format!("no controller is called `{name}`; there are {names}")
-            })?;
+        "controller" => scenario.controller = controller(&mut words)?,
+        "main" => read_flow(&mut words, &mut scenario.main)?,
+        "flow" => {
+            if scenario.flows.len() >= FLOWS_MAX {
+                return Err(format!("there are {FLOWS_MAX} more streams already"));
+            }
+            let mut flow = FlowConfig::default();
+            read_flow(&mut words, &mut flow)?;
+            scenario.flows.push(flow);
+        }
+        "cross" => {
+            if scenario.cross.len() >= FLOWS_MAX {
+                return Err(format!("there are {FLOWS_MAX} sources of other traffic already"));
+            }
+            scenario.cross.push(cross(&mut words)?);
         }
         "down" => read_link(&mut words, &mut scenario.down)?,
         "up" => read_link(&mut words, &mut scenario.up)?,
@@ -133,6 +155,8 @@ fn read_statement(
                 "vanish" => Action::Vanish,
                 "restart" => Action::Restart,
                 "content" => Action::Content(limit(&mut words)?),
+                "pause" => Action::Pause(stream(&mut words, scenario)?),
+                "resume" => Action::Resume(stream(&mut words, scenario)?),
                 "close" => Action::Close(side(&mut words)?),
                 other => return Err(format!("no action is called `{other}`")),
             };
@@ -276,6 +300,95 @@ fn read_video(words: &mut Words<'_>, source: &mut SourceConfig) -> Result<(), St
     Ok(())
 }
 
+/// More streams, or sources of other traffic, are no home's network.
+const FLOWS_MAX: usize = 64;
+
+fn controller(words: &mut Words<'_>) -> Result<Controller, String> {
+    let name = word(words)?;
+    Controller::find(name).ok_or_else(|| {
+        let names = Controller::ALL.map(Controller::name).join(", ");
+        format!("no controller is called `{name}`; there are {names}")
+    })
+}
+
+/// The number of a stream that was described before, from 1.
+fn stream(words: &mut Words<'_>, scenario: &Scenario) -> Result<usize, String> {
+    let number: usize = number(words)?;
+    let last = 1 + scenario.flows.len();
+    if (1..=last).contains(&number) { Ok(number) } else { Err(format!("streams are numbered 1 to {last}")) }
+}
+
+fn read_flow(words: &mut Words<'_>, flow: &mut FlowConfig) -> Result<(), String> {
+    while let Some(key) = words.next() {
+        match key {
+            "start" => flow.start_us = time(words)?,
+            "stop" => flow.stop_us = Some(time(words)?),
+            "delay" => flow.delay_us = time(words)?,
+            "reverse" => flow.reverse = true,
+            "controller" => flow.controller = Some(controller(words)?),
+            other => return Err(format!("a stream has no `{other}`")),
+        }
+    }
+    ends_after_it_starts(flow.start_us, flow.stop_us)
+}
+
+fn ends_after_it_starts(start_us: u64, stop_us: Option<u64>) -> Result<(), String> {
+    if stop_us.is_some_and(|stop_us| stop_us <= start_us) {
+        return Err("`stop` must be later than `start`".into());
+    }
+    Ok(())
+}
+
+fn cross(words: &mut Words<'_>) -> Result<CrossConfig, String> {
+    let kind = match word(words)? {
+        "cubic" => CrossKind::Cubic { hystart: words.next_if_eq(&"hystart").is_some() },
+        "web" => {
+            let (mut every_us, mut bytes) = (1_000_000, 500_000);
+            if words.next_if_eq(&"every").is_some() {
+                every_us = time(words)?;
+            }
+            if words.next_if_eq(&"size").is_some() {
+                bytes = size(words)?;
+            }
+            if every_us == 0 || bytes == 0 {
+                return Err("downloads take some time and have some size".into());
+            }
+            CrossKind::Web { every_us, bytes }
+        }
+        "cbr" => {
+            let rate = rate(words)?;
+            let (mut on_us, mut off_us) = (0, 0);
+            if words.next_if_eq(&"on").is_some() {
+                on_us = time(words)?;
+                if words.next_if_eq(&"off").is_none() {
+                    return Err("`on` needs an `off`".into());
+                }
+                off_us = time(words)?;
+                if on_us == 0 || off_us == 0 {
+                    return Err("turns take some time".into());
+                }
+            }
+            if rate.as_bps() == 0 {
+                return Err("a rate of nothing is no traffic".into());
+            }
+            CrossKind::Cbr { rate, on_us, off_us }
+        }
+        other => return Err(format!("no traffic is called `{other}`; there are cubic, web, cbr")),
+    };
+    let mut config = CrossConfig { kind, start_us: 0, stop_us: None, delay_us: 0, reverse: false };
+    while let Some(key) = words.next() {
+        match key {
+            "start" => config.start_us = time(words)?,
+            "stop" => config.stop_us = Some(time(words)?),
+            "delay" => config.delay_us = time(words)?,
+            "reverse" => config.reverse = true,
+            other => return Err(format!("other traffic has no `{other}`")),
+        }
+    }
+    ends_after_it_starts(config.start_us, config.stop_us)?;
+    Ok(config)
+}
+
 fn read_protocol(words: &mut Words<'_>, protocol: &mut ProtocolConfig) -> Result<(), String> {
     while let Some(key) = words.next() {
         match key {
@@ -400,6 +513,13 @@ impl fmt::Display for Scenario {
             p.ping_us,
             percent(p.parity)
         )?;
+        write!(f, "; main{}", FlowText(&self.main))?;
+        for flow in &self.flows {
+            write!(f, "; flow{}", FlowText(flow))?;
+        }
+        for cross in &self.cross {
+            write_cross(f, cross)?;
+        }
         for (at, action) in &self.timeline {
             write!(f, "; at {at}us ")?;
             match action {
@@ -412,6 +532,8 @@ impl fmt::Display for Scenario {
                 Action::Close(side) => write!(f, "close {}", side.name())?,
                 Action::Content(Some(rate)) => write!(f, "content {}bit/s", rate.as_bps())?,
                 Action::Content(None) => f.write_str("content unlimited")?,
+                Action::Pause(stream) => write!(f, "pause {stream}")?,
+                Action::Resume(stream) => write!(f, "resume {stream}")?,
             }
         }
         write_limits(f, &self.limits)
@@ -452,6 +574,43 @@ impl fmt::Display for RateText {
         let Self(word, Some(rate)) = self else { return Ok(()) };
         write!(f, "{word}{}bit/s", rate.as_bps())
     }
+}
+
+struct FlowText<'a>(&'a FlowConfig);
+
+impl fmt::Display for FlowText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flow = self.0;
+        write!(f, " start {}us", flow.start_us)?;
+        if let Some(stop_us) = flow.stop_us {
+            write!(f, " stop {stop_us}us")?;
+        }
+        write!(f, " delay {}us{}", flow.delay_us, if flow.reverse { " reverse" } else { "" })?;
+        if let Some(controller) = flow.controller {
+            write!(f, " controller {controller}")?;
+        }
+        Ok(())
+    }
+}
+
+fn write_cross(f: &mut fmt::Formatter<'_>, cross: &CrossConfig) -> fmt::Result {
+    match cross.kind {
+        CrossKind::Cubic { hystart } => {
+            write!(f, "; cross cubic{}", if hystart { " hystart" } else { "" })?;
+        }
+        CrossKind::Web { every_us, bytes } => write!(f, "; cross web every {every_us}us size {bytes}B")?,
+        CrossKind::Cbr { rate, on_us, off_us } => {
+            write!(f, "; cross cbr {}bit/s", rate.as_bps())?;
+            if off_us > 0 {
+                write!(f, " on {on_us}us off {off_us}us")?;
+            }
+        }
+    }
+    write!(f, " start {}us", cross.start_us)?;
+    if let Some(stop_us) = cross.stop_us {
+        write!(f, " stop {stop_us}us")?;
+    }
+    write!(f, " delay {}us{}", cross.delay_us, if cross.reverse { " reverse" } else { "" })
 }
 
 struct LinkText<'a>(&'a LinkConfig);
@@ -575,6 +734,33 @@ mod tests {
     }
 
     #[test]
+    fn streams_and_other_traffic_are_understood_and_written() {
+        let text =
+            "main start 5s delay 1ms; flow start 10s stop 40s delay 30ms reverse controller oracle; flow;
+            cross cubic; cross cubic hystart start 5s stop 35s delay 10ms; cross web every 2s size 50kB;
+            cross cbr 8Mbit/s on 5s off 6s reverse; cross cbr 1Mbit/s; at 40s pause 2; at 60s resume 2";
+        let s: Scenario = text.parse().unwrap();
+        assert_eq!(s.main, FlowConfig { start_us: 5_000_000, delay_us: 1_000, ..FlowConfig::default() });
+        let far = FlowConfig {
+            start_us: 10_000_000,
+            stop_us: Some(40_000_000),
+            delay_us: 30_000,
+            reverse: true,
+            controller: Some(Controller::Oracle),
+        };
+        assert_eq!(s.flows, [far, FlowConfig::default()]);
+        let kinds: Vec<_> = s.cross.iter().map(|cross| cross.kind).collect();
+        let rate = Bitrate::from_mbps;
+        assert_eq!(kinds[1], CrossKind::Cubic { hystart: true });
+        assert_eq!(kinds[2], CrossKind::Web { every_us: 2_000_000, bytes: 50_000 });
+        assert_eq!(kinds[3], CrossKind::Cbr { rate: rate(8), on_us: 5_000_000, off_us: 6_000_000 });
+        assert_eq!(kinds[4], CrossKind::Cbr { rate: rate(1), on_us: 0, off_us: 0 });
+        assert_eq!((s.cross[1].stop_us, s.cross[3].reverse), (Some(35_000_000), true));
+        assert_eq!(s.timeline[0].1, Action::Pause(2));
+        assert_eq!(s.to_string().parse::<Scenario>(), Ok(s));
+    }
+
+    #[test]
     fn faults_are_told_with_their_place() {
         for (text, fault) in [
             ("name a; speed 3", "statement 2"),
@@ -594,6 +780,14 @@ mod tests {
             ("down trace a x0", "x0.001"),
             ("down mark 5ms 1ms", "shorter"),
             ("down queue 5apples", "needs a unit"),
+            ("flow start 5s stop 4s", "later than"),
+            ("flow speed 5", "a stream has no"),
+            ("flow controller magic", "delta-v1"),
+            ("cross torrent", "cubic, web, cbr"),
+            ("cross cbr 8Mbit/s on 5s", "needs an `off`"),
+            ("cross web every 0s", "some time"),
+            ("cross cubic stop 0s", "later than"),
+            ("at 5s pause 2", "numbered 1 to 1"),
         ] {
             let error = text.parse::<Scenario>().unwrap_err().to_string();
             assert!(error.contains(fault), "{text}: {error}");

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use rift_core::wire::{HandshakeHeader, HandshakeKind};
 use rift_core::{HandshakeId, PacketId};
 
-use super::{HOST_ADDR, Side};
+use super::Side;
 
 const LATER_US_MAX: u64 = 50_000;
 
@@ -33,8 +33,13 @@ impl Attacker {
         Self { probability, rng: Rng::with_seed(seed), own_addr }
     }
 
-    /// `datagram` from `peer` reaches `to`: what the attacker makes of it.
-    pub(super) fn on_delivered(&mut self, to: Side, datagram: &[u8], peer: SocketAddr) -> Option<Forged> {
+    /// `datagram` from `peer` reaches `to`: what the attacker makes of it. `host` is where the host is.
+    pub(super) fn on_delivered(
+        &mut self,
+        to: Side,
+        datagram: &[u8],
+        (peer, host): (SocketAddr, SocketAddr),
+    ) -> Option<Forged> {
         if self.probability <= 0.0 || self.rng.f64() >= self.probability {
             return None;
         }
@@ -46,8 +51,8 @@ impl Attacker {
             1 => (to, self.own_addr),
             // Back to whoever sent it.
             2 => {
-                let sender = if to == Side::Host { Side::Client } else { Side::Host };
-                (sender, if sender == Side::Host { peer } else { HOST_ADDR })
+                let sender = to.other();
+                (sender, if sender == Side::Host { peer } else { host })
             }
             // Damaged or cut.
             3 => {

@@ -1,21 +1,26 @@
 //! The end of a run: what must hold of it as a whole, and its report.
 
+use super::pair::Pair;
+use super::stage::{Stage, Way};
 use super::{Peers, Side, World};
 use crate::check::Rule;
+use crate::cross::Cross;
 use crate::endpoint::Host as _;
-use crate::link::{IP_UDP_HEADER_LEN, LinkCounters, STANDING_WINDOW_US};
+use crate::link::STANDING_WINDOW_US;
+use crate::metrics::share::{Guest, Shared, Stream};
 use crate::metrics::{StreamMetrics, Traffic};
-use crate::report::{Distribution, Report};
+use crate::report::{Distribution, FlowReport, PathCounters, Report};
 use crate::scenario::Action;
 
-impl<P: Peers> World<P> {
+impl<P: Peers> Pair<P> {
     /// Checks what can only be judged at the end.
-    pub(super) fn finish(&mut self) {
+    fn finish(&mut self, stage: &mut Stage) {
         let stands = self.client_connected && self.streaming;
+        let now = stage.now;
         if stands {
-            self.player.finish(self.now, &mut self.violations);
+            self.player.finish(now, &mut stage.violations);
             if self.scenario.input_per_s > 0 {
-                self.input.check_settled(self.now, &mut self.violations);
+                self.input.check_settled(now, &mut stage.violations);
             }
         }
         // After a client is gone or a side has closed there need be no session.
@@ -24,42 +29,43 @@ impl<P: Peers> World<P> {
             Action::Restart => Some(true),
             _ => None,
         });
-        if !stands && last != Some(false) {
-            self.violations.add(self.now, Rule::Connected, "there is no session at the end");
+        let is_over = (self.index == 0 && last == Some(false)) || !self.is_on(now);
+        if !stands && !is_over {
+            stage.violations.add(now, Rule::Connected, "there is no session at the end");
         }
         let beyond_first = self.keyframes.beyond_first();
         if self.scenario.limits.keyframes.is_some_and(|most| beyond_first > most) {
-            self.violations.add(
-                self.now,
+            stage.violations.add(
+                now,
                 Rule::Keyframes,
                 format_args!("{beyond_first} keyframes beyond the first: {:?}", self.keyframes),
             );
         }
-        let share = self.player.counters().shown as f64 / self.frames.max(1) as f64;
-        if self.scenario.limits.shown.is_some_and(|least| share < least) {
-            self.violations.add(
-                self.now,
+        let shown = self.player.counters().shown as f64 / self.frames.max(1) as f64;
+        if self.scenario.limits.shown.is_some_and(|least| shown < least) {
+            stage.violations.add(
+                now,
                 Rule::FramesShown,
-                format_args!("{:.2} % of frames shown", share * 100.0),
+                format_args!("{:.2} % of frames shown", shown * 100.0),
             );
         }
-        self.note(30, self.local(Side::Host).as_micros());
+        stage.note(30, self.local(Side::Host, now).as_micros());
     }
 
-    /// What the stream was worth since the warm-up.
-    fn metrics(&self) -> StreamMetrics {
-        let (before, down, up) = (&self.warm_up, self.down.counters(), self.up.counters());
+    /// What the stream was worth since its warm-up.
+    fn metrics(&self, stage: &Stage) -> StreamMetrics {
+        let before = &self.warm_up;
+        let [down, up] = stage.accounts[self.index].counters;
+        let [down_before, up_before] = before.paths;
         let sender = self.host.sender_counters().unwrap_or_default();
         // A new session counts from 0.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
-        let wire = |now: &LinkCounters, before: &LinkCounters| {
-            now.bytes - before.bytes + (now.packets - before.packets) * IP_UDP_HEADER_LEN
-        };
+        let wire = |now: &PathCounters, before: &PathCounters| now.wire_bytes - before.wire_bytes;
         let traffic = Traffic {
-            packets: down.packets - before.down.packets,
-            gone: down.gone() - before.down.gone(),
-            wire_bytes: wire(down, &before.down),
-            back_wire_bytes: wire(up, &before.up),
+            packets: down.packets - down_before.packets,
+            gone: down.gone - down_before.gone,
+            wire_bytes: wire(&down, &down_before),
+            back_wire_bytes: wire(&up, &up_before),
             video_packets: [
                 since(sender.data_packets, before.sender.data_packets),
                 since(sender.parity_packets, before.sender.parity_packets),
@@ -69,40 +75,116 @@ impl<P: Peers> World<P> {
         };
         let from_us = before.at.as_micros();
         let from_window = from_us / STANDING_WINDOW_US;
-        let waits = self.down.standing_us().iter().filter(|&&(window, _)| u64::from(window) >= from_window);
+        let link = stage.link(self.way(Side::Host));
+        let waits = link.standing_us().iter().filter(|&&(window, _)| u64::from(window) >= from_window);
         let standing: Vec<u32> = waits.map(|&(_, us)| us).collect();
-        let span = (from_us, self.now.as_micros());
-        StreamMetrics::of(&self.stream, &traffic, self.down.course(), &standing, span)
+        let end_us = stage.now.as_micros();
+        let span = (from_us, self.flow.stop_us.unwrap_or(end_us).min(end_us));
+        StreamMetrics::of(&self.stream, &traffic, link.course(), &standing, span)
+    }
+}
+
+impl<P: Peers> World<P> {
+    /// Checks what can only be judged at the end.
+    pub(super) fn finish(&mut self) {
+        for pair in &mut self.pairs {
+            pair.finish(&mut self.stage);
+        }
+    }
+
+    /// What the streams that use the first one's queue were to each other.
+    fn shared(&self) -> Shared {
+        let way = self.pairs[0].way(Side::Host);
+        let end_us = self.stage.now.as_micros();
+        let streams: Vec<_> = self
+            .pairs
+            .iter()
+            .filter(|pair| pair.way(Side::Host) == way)
+            .map(|pair| Stream {
+                from_us: pair.flow.start_us,
+                to_us: pair.flow.stop_us.unwrap_or(end_us).min(end_us),
+                pauses: self.pauses(pair.index),
+                samples: &pair.samples,
+            })
+            .collect();
+        let guests: Vec<_> = self
+            .cross
+            .iter()
+            .map(Cross::config)
+            .filter(|config| config.reverse == (way == Way::Up))
+            .map(|config| Guest {
+                from_us: config.start_us,
+                to_us: config.stop_us.unwrap_or(end_us).min(end_us),
+            })
+            .collect();
+        let link = self.stage.link(way);
+        let mut changes: Vec<u64> = link.course().changes(end_us).iter().map(|&(at, ..)| at).collect();
+        let acted = self
+            .scenario
+            .timeline
+            .iter()
+            .filter(|(_, action)| matches!(action, Action::Down(_) | Action::Up(_) | Action::Content(_)));
+        changes.extend(acted.map(|&(at, _)| at));
+        Shared::of(&streams, &guests, &changes, link.standing_us(), self.scenario.warmup_us)
+    }
+
+    /// When the stream of this index was paused.
+    fn pauses(&self, index: usize) -> Vec<(u64, u64)> {
+        let mut pauses = Vec::new();
+        for (at, action) in &self.scenario.timeline {
+            match action {
+                Action::Pause(flow) if flow.saturating_sub(1) == index => pauses.push((*at, u64::MAX)),
+                Action::Resume(flow) if flow.saturating_sub(1) == index => {
+                    if let Some(last) = pauses.last_mut() {
+                        last.1 = *at;
+                    }
+                }
+                _ => {}
+            }
+        }
+        pauses
     }
 
     pub(super) fn into_report(self) -> Report {
-        let stream = self.metrics();
+        let shared = self.shared();
+        let (down, up) = (*self.stage.link(Way::Down).counters(), *self.stage.link(Way::Up).counters());
+        let mut pairs = self.pairs.into_iter();
+        let stage = self.stage;
+        // There always is a first.
+        let Some(first) = pairs.next() else { return Report::default() };
+        let stream = StreamMetrics { shared, ..first.metrics(&stage) };
+        let flows = pairs
+            .map(|pair| FlowReport { stream: pair.metrics(&stage), samples: pair.samples, log: pair.stream })
+            .collect();
         Report {
             stream,
-            log: self.stream,
+            flows,
+            cross: self.cross.iter().map(Cross::counters).collect(),
+            log: first.stream,
+            decisions: first.decisions,
             name: self.scenario.name.clone(),
             scenario: self.scenario.to_string(),
             seed: self.seed,
-            simulated_us: self.now.as_micros(),
+            simulated_us: stage.now.as_micros(),
             events: self.events,
-            fingerprint: self.log.value(),
-            frames: self.frames,
-            keyframes: self.keyframes,
-            invalidations: self.invalidations,
-            slices_refused: self.slices_refused,
-            player: *self.player.counters(),
-            latency: Distribution::of(self.player.latencies_us()),
-            input_latency: Distribution::of(self.input.latencies_us()),
-            input: *self.input.counters(),
-            down: *self.down.counters(),
-            up: *self.up.counters(),
-            host_drops: self.host_drops,
-            client_drops: self.client_drops,
-            sessions: self.sessions,
-            key_generations: self.host.key_generations(),
-            first_picture_us: self.first_picture.map(rift_core::Timestamp::as_micros),
-            samples: self.samples,
-            violations: self.violations,
+            fingerprint: stage.log.value(),
+            frames: first.frames,
+            keyframes: first.keyframes,
+            invalidations: first.invalidations,
+            slices_refused: first.slices_refused,
+            player: *first.player.counters(),
+            latency: Distribution::of(first.player.latencies_us()),
+            input_latency: Distribution::of(first.input.latencies_us()),
+            input: *first.input.counters(),
+            down,
+            up,
+            host_drops: first.host_drops,
+            client_drops: first.client_drops,
+            sessions: first.sessions,
+            key_generations: first.host.key_generations(),
+            first_picture_us: first.first_picture.map(rift_core::Timestamp::as_micros),
+            samples: first.samples,
+            violations: stage.violations,
         }
     }
 }

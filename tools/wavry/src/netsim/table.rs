@@ -124,10 +124,8 @@ impl Line {
     fn goals(&self) -> String {
         let goals = self.row.goals.iter().map(|goal| {
             let value = self.mean(goal.figure);
-            let (sign, verdict) = (
-                if goal.figure == Figure::Utilisation { ">=" } else { "<=" },
-                if goal.is_met(value) { "met" } else { "missed" },
-            );
+            let (sign, verdict) =
+                (if goal.at_least { ">=" } else { "<=" }, if goal.is_met(value) { "met" } else { "missed" });
             format!("{} {} {sign} {}: {verdict}", goal.figure.name(), number(value), goal.bound)
         });
         goals.collect::<Vec<_>>().join("; ")
@@ -137,6 +135,7 @@ impl Line {
 fn number(value: f64) -> String {
     match value {
         v if v.is_infinite() => "lost".to_owned(),
+        v if v.is_nan() => "none".to_owned(),
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
         v => format!("{v:.2}"),

@@ -309,6 +309,14 @@ impl HostEndpoint {
         }
     }
 
+    /// Sets how fast the packets of a frame follow each other, where the controller is
+    /// [`External`](ControllerKind::External). Does nothing otherwise.
+    pub fn set_pace(&mut self, pace: Bitrate) {
+        if let Some((_, stream)) = streaming(&mut self.sessions) {
+            stream.set_external_pace(pace);
+        }
+    }
+
     /// The next decision of the controller, oldest first. Those that nobody fetches are overwritten.
     pub fn poll_decision(&mut self) -> Option<DecisionTrace> {
         streaming(&mut self.sessions)?.1.poll_decision()

@@ -41,6 +41,8 @@ pub(super) struct RateControl {
     first_decision: usize,
     decision_count: usize,
     is_external: bool,
+    /// Set from outside.
+    pace: Option<Bitrate>,
 }
 
 impl RateControl {
@@ -70,6 +72,7 @@ impl RateControl {
             first_decision: 0,
             decision_count: 0,
             is_external: kind == ControllerKind::External,
+            pace: None,
         };
         control.told = control.wanted();
         control
@@ -145,6 +148,12 @@ impl RateControl {
         }
     }
 
+    pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
+        if self.is_external {
+            self.pace = Some(pace);
+        }
+    }
+
     /// Parity follows the losses that the sender sees, and the controller has no say in it.
     pub(super) fn leaves_parity(&self) -> bool {
         matches!(self.controller, Controller::Delta2(_))
@@ -165,7 +174,8 @@ impl RateControl {
     pub(super) fn pacing(&self) -> Option<Bitrate> {
         match &self.controller {
             Controller::Delta2(controller) => controller.pacing(),
-            Controller::DeltaV1(_) | Controller::Set(_) => None,
+            Controller::DeltaV1(_) => None,
+            Controller::Set(_) => self.pace,
         }
     }
 

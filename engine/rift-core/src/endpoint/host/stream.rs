@@ -292,6 +292,11 @@ impl Streaming {
         self.poll_changes(now, events);
     }
 
+    pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
+        self.rate.set_external_pace(pace);
+        self.set_pace();
+    }
+
     pub(super) fn poll_decision(&mut self) -> Option<DecisionTrace> {
         self.rate.poll_decision()
     }

@@ -4,9 +4,12 @@
 //! ([`StreamMetrics`]). Counts from the end of the warm-up on; a frame belongs to the moment of its capture.
 //! Invariant: a frame that never became complete counts as later than every other.
 
+pub mod share;
+
 use rift_core::{Bitrate, FrameId};
 
 use crate::link::Course;
+use share::Shared;
 
 /// A frame that never became complete is so late, in microseconds.
 pub const NEVER_US: u32 = u32::MAX;
@@ -50,6 +53,19 @@ pub struct StreamLog {
     pub frames: Vec<FrameRecord>,
     /// From when on, in microseconds, the encoder had which target.
     pub targets: Vec<(u64, Bitrate)>,
+    /// Captures that were not encoded, in microseconds, and why.
+    pub idle: Vec<(u64, Idle)>,
+}
+
+/// Why a picture was not encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// The host holds the encoder back.
+    Held,
+    /// The host or the client wants frames left out.
+    Skipped,
+    /// There were no pictures.
+    Paused,
 }
 
 impl StreamLog {
@@ -63,6 +79,10 @@ impl StreamLog {
         if let Some(frame) = at.and_then(|at| self.frames.get_mut(at as usize)) {
             frame.complete_us = frame.complete_us.min(now_us);
         }
+    }
+
+    pub(crate) fn on_idle(&mut self, now_us: u64, why: Idle) {
+        self.idle.push((now_us, why));
     }
 
     pub(crate) fn on_target(&mut self, now_us: u64, target: Bitrate) {
@@ -176,6 +196,8 @@ pub struct StreamMetrics {
     pub ramp_us: Option<u64>,
     /// What followed each change of capacity within the measured part.
     pub changes: Vec<ChangeRecord>,
+    /// What it and those beside it were to each other; of a run's first stream only.
+    pub shared: Shared,
 }
 
 /// What followed a change of capacity.
@@ -237,6 +259,7 @@ impl StreamMetrics {
             feedback: share(traffic.back_wire_bytes as f64, traffic.wire_bytes as f64),
             ramp_us: ramp_us(log, course),
             changes: changes(log, course, from_us, to_us),
+            shared: Shared::default(),
         }
     }
 }
