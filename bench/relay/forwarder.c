@@ -1,5 +1,6 @@
-// The floor of a forwarder in user space: receives up to 64 datagrams at a time, sends each to the one other peer.
-// Usage: forwarder LISTEN_PORT PEER_A_PORT PEER_B_PORT, all on 127.0.0.1. No lookup, no check, no limit.
+// The floor of a forwarder in user space: receives up to 64 datagrams at a time, sends each to the other peer.
+// Usage: forwarder ADDRESS PORT PEER_A PORT_A PEER_B PORT_B. What does not come from B goes to B. No lookup, no check,
+// no limit.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -9,18 +10,22 @@
 
 enum { BATCH = 64, SIZE = 2048 };
 
-static struct sockaddr_in at(const char *port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return address;
+static struct sockaddr_in at(const char *address, const char *port) {
+    struct sockaddr_in found = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
+    inet_pton(AF_INET, address, &found.sin_addr);
+    return found;
+}
+
+static int same(const struct sockaddr_in *a, const struct sockaddr_in *b) {
+    return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
 }
 
 int main(int argc, char **argv) {
-    if (argc != 4) return 2;
+    if (argc != 7) return 2;
     int fd = socket(AF_INET, SOCK_DGRAM, 0), queue = 4 << 20;
     setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &queue, sizeof queue);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &queue, sizeof queue);
-    struct sockaddr_in local = at(argv[1]), peers[2] = {at(argv[2]), at(argv[3])};
+    struct sockaddr_in local = at(argv[1], argv[2]), a = at(argv[3], argv[4]), b = at(argv[5], argv[6]);
     if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return perror("bind"), 1;
     static char bytes[BATCH][SIZE];
     static struct sockaddr_in from[BATCH];
@@ -36,7 +41,7 @@ int main(int argc, char **argv) {
         int received = recvmmsg(fd, messages, BATCH, MSG_WAITFORONE, 0);
         for (int i = 0; i < received; i++) {
             payload[i].iov_len = messages[i].msg_len;
-            messages[i].msg_hdr.msg_name = &peers[from[i].sin_port == peers[0].sin_port];
+            messages[i].msg_hdr.msg_name = same(&from[i], &b) ? &a : &b;
         }
         for (int sent = 0; sent < received;) {
             int more = sendmmsg(fd, messages + sent, (unsigned)(received - sent), 0);

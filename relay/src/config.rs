@@ -54,6 +54,19 @@ impl fmt::Display for FastPathChoice {
     }
 }
 
+/// Where the program of the fast path runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver where that works for certain; else generic.
+    #[default]
+    Auto,
+    /// In the driver. Frames to a virtual cable (veth) are lost unless its other end has an XDP program.
+    Native,
+    /// In the kernel's stack, with any driver; slower.
+    Generic,
+}
+
 /// The configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -81,6 +94,9 @@ pub struct Config {
     /// Network interfaces that peers are reached through, for the fast path. Empty: the one that has the address of
     /// `listen`, or that of the default route.
     pub interfaces: Vec<String>,
+    /// Where the fast path's program runs: `native` is in the driver, `generic` with any driver, `auto` native where
+    /// that works for certain.
+    pub xdp_mode: XdpMode,
     /// Sessions that the fast path has room for; all of them if not given.
     pub fast_path_sessions: Option<usize>,
     /// Seconds that sessions may go on after SIGTERM or SIGINT.
@@ -113,6 +129,7 @@ impl Default for Config {
             busy_poll: false,
             fast_path: FastPathChoice::Auto,
             interfaces: Vec::new(),
+            xdp_mode: XdpMode::Auto,
             fast_path_sessions: None,
             drain_seconds: 30,
             sessions: limits.sessions,

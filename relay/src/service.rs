@@ -167,8 +167,8 @@ fn start(
     let (fast, paths) = match &opened {
         Some(opened) => {
             let _ = metrics.fast_path.set(opened.counters());
-            let (fast, paths) = fast_path::start(opened, local, metrics, &ended)?;
-            (Some(fast), Some(paths))
+            let (mut sides, paths) = fast_path::start(opened, local, &[config.sessions], metrics, &ended)?;
+            (sides.pop(), Some(paths))
         }
         None => (None, None),
     };

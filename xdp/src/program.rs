@@ -100,6 +100,17 @@ impl Program {
         let run = sys::bpf::test_run(self.fd.as_fd(), frame, output, 1, Some((device, queue)))?;
         Ok(TestRun { verdict: run.verdict.into(), len: run.len, duration_ns: run.duration_ns })
     }
+
+    /// Runs the program `repeat` times on copies of `frame` that really travel: redirected ones reach their device.
+    /// `batch` of them (at most 256) leave together.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` on kernels before 5.18, and for a frame that does not fit a page with its headroom; `EINTR` after a
+    /// signal.
+    pub fn run_live(&self, frame: &[u8], repeat: u32, batch: u32) -> io::Result<()> {
+        sys::bpf::test_run_live(self.fd.as_fd(), frame, repeat, batch)
+    }
 }
 
 impl AsFd for Program {

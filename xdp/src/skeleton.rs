@@ -9,6 +9,16 @@ pub mod filter {
     include!(concat!(env!("OUT_DIR"), "/filter.skel.rs"));
 }
 
+/// A source and a sink of datagrams, for benchmarks.
+pub mod load {
+    include!(concat!(env!("OUT_DIR"), "/load.skel.rs"));
+}
+
+/// The floor of a relay, for benchmarks.
+pub mod rewrite {
+    include!(concat!(env!("OUT_DIR"), "/rewrite.skel.rs"));
+}
+
 /// Forwards the datagrams of a relay's sessions.
 pub mod relay {
     include!(concat!(env!("OUT_DIR"), "/relay.skel.rs"));

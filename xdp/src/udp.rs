@@ -25,7 +25,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use wavry_runtime::Waker;
 use wavry_runtime::clock::Clock;
 use wavry_runtime::counters::Counters;
-use wavry_runtime::transport::{Ecn, MAX_SEGMENTS, Received, SendError, Transmit, Transport, Turn, TxSlot};
+use wavry_runtime::transport::{
+    Ecn, MAX_SEGMENTS, Received, SendError, TrafficClass, Transmit, Transport, Turn, TxSlot,
+};
 use wavry_runtime::uring::{OpenError, UringUdp, UringUdpConfig};
 
 use crate::attach::{self, AttachError, Attachment, Mode, ModeChoice};
@@ -476,6 +478,7 @@ impl Transport for XdpUdp {
                 from: scoped(datagram.from, self.device),
                 to: Some(datagram.to.ip()),
                 ecn: Ecn::from_tos(datagram.tos),
+                class: TrafficClass::from_tos(datagram.tos),
                 segment_len: data.len().max(1),
                 data,
                 arrival_ns: None,

@@ -1,168 +1,328 @@
-//! A relay in user space beside the smallest forwarder there can be: processor time and added latency per datagram, over
-//! loopback.
+//! The relay beside other forwarders: datagrams per second and core, processor time, added latency.
 //!
-//! Owns both processes and two peers. Loopback has no device, so figures hold beside each other, not by themselves.
+//! Sender, relay and receiver are network namespaces with cables between them ([`lab`]). Datagrams come from an eBPF
+//! program on one core and end in another on the same core, with the time that each took; the relay's core does nothing but
+//! relay. Contenders take turns, round by round, under the same load ([`contender`]).
+//!
+//! Processor time is that of the kernel thread that receives on the relay's core and of the forwarder's threads
+//! (`/proc/PID/schedstat`), at saturation: packets are received, forwarded and sent in these threads and nowhere else on that core. A
+//! contender that leaves its core idle at saturation was limited by the generator; its rate is then marked.
 
-mod load;
+mod contender;
+mod lab;
+mod sessions;
+mod turn;
 
-use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use rift_crypto::Identity;
-use rift_relay::lease::{Claims, IssuerKey};
-use rift_relay::link::Link;
-use rift_relay::wire::{Role, SessionId};
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use anyhow::Context;
+use wavry_bench::estimate::Estimate;
+use wavry_bench::machine::Machine;
+use wavry_bench::report::{Goal, Report};
+use wavry_xdp::load::{Pace, Settings};
 
-use load::{Figures, Load};
+use contender::{Contender, Running, start};
+use lab::Lab;
+use sessions::{Issuer, Place};
 
 /// What is to be measured.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Seconds per figure.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
-    seconds: u64,
+    /// Rounds; every figure is the median over them.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Milliseconds per figure and round.
+    #[arg(long, default_value_t = 700, value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    span: u64,
+    /// Sessions that take turns where there are many.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sessions: u32,
+    /// Only these: part of a contender's name, several with commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// The relay's program; the one beside this program unless given.
+    #[arg(long, value_name = "FILE")]
+    relay: Option<PathBuf>,
+    /// Also write the figures to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also write the table to this file, as Markdown.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
-/// Datagrams that leave at once.
-const BURSTS: [usize; 2] = [1, 16];
+const CONTENDERS: [Contender; 7] = [
+    Contender::Straight,
+    Contender::Routing,
+    Contender::BareXdp,
+    Contender::BareXdpGeneric,
+    Contender::CForwarder,
+    Contender::Coturn,
+    Contender::WavrySlow,
+];
+
+/// Frames under way at saturation: fewer than a cable's ring of 256 holds.
+const WINDOW: u32 = 192;
+/// 20,000 a second for the latency.
+const PACE: Duration = Duration::from_micros(50);
+/// Bursts of 16, four of them under way; and 100,000 datagrams a second in such bursts.
+const BURST: u32 = 16;
+const BURST_WINDOW: u32 = 4 * BURST;
+const BURST_PACE: Duration = Duration::from_micros(160);
+/// Below this share of its core a contender was not what limited the rate.
+const BUSY: f64 = 0.9;
+
+/// What one round found about a contender.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    mpps: f64,
+    cpu_ns: f64,
+    busy: f64,
+    many_mpps: Option<f64>,
+    many_cpu_ns: Option<f64>,
+    burst_cpu_ns: f64,
+    paced_burst_cpu_ns: f64,
+    p50_us: f64,
+    p99_us: f64,
+    lost: f64,
+}
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let place = Place::new()?;
-    let span = Duration::from_secs(arguments.seconds);
-    println!(
-        "{:28} {:>6} {:>14} {:>12} {:>12} {:>8}",
-        "", "burst", "ns processor", "Mpps/core", "p50 us", "lost"
-    );
-    for burst in BURSTS {
-        let floor = measure_floor(&place, Load { burst, span })?;
-        show("C recvmmsg/sendmmsg", burst, &floor);
-        let relay = measure_relay(&place, Load { burst, span })?;
-        show("wavry-relay, io_uring", burst, &relay);
-        println!(
-            "{:28} {burst:>6} {:>13.2}x  (goal: at most 1.0 x the C forwarder's processor time)",
-            "ratio",
-            relay.cpu_ns / floor.cpu_ns
-        );
+    let lab = Lab::new()?;
+    let issuer = Issuer::new(&place, arguments.relay.clone())?;
+    let missing = contender::coturn_missing();
+    let wanted = |contender: &Contender| {
+        let named = |name: &String| contender.name().contains(name.as_str());
+        let skipped = *contender == Contender::Coturn && missing.is_some();
+        !skipped
+            && (arguments.only.is_empty()
+                || *contender == Contender::Straight
+                || arguments.only.iter().any(named))
+    };
+    if let Some(reason) = missing {
+        eprintln!("skipped: {reason}");
+    }
+    let contenders: Vec<Contender> = CONTENDERS.into_iter().filter(wanted).collect();
+    let mut table = Table { rows: contenders.iter().map(|&contender| (contender, Vec::new())).collect() };
+    for _ in 0..arguments.rounds {
+        for (contender, rounds) in &mut table.rows {
+            let figures = measure(*contender, &lab, &place, &issuer, arguments);
+            rounds.push(figures.with_context(|| format!("measuring {}", contender.name()))?);
+        }
+    }
+    let report = table.report();
+    let text = table.markdown(&report.machine);
+    println!("{text}");
+    report.print();
+    if let Some(path) = &arguments.json {
+        report.write_json(path)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
     Ok(())
 }
 
-fn show(name: &str, burst: usize, figures: &Figures) {
-    println!(
-        "{name:28} {burst:>6} {:>14.0} {:>12.3} {:>12.1} {:>7.3}%",
-        figures.cpu_ns,
-        1e3 / figures.cpu_ns,
-        figures.p50_us,
-        figures.lost * 100.0
-    );
-}
-
-fn measure_floor(place: &Place, load: Load) -> anyhow::Result<Figures> {
-    let binary = place.0.join("forwarder");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("relay/forwarder.c");
-    let built = Command::new("cc").args(["-O2", "-o"]).arg(&binary).arg(source).status();
-    ensure!(built.context("cc is missing: install gcc")?.success(), "the C forwarder does not build");
-    let port = free_port()?;
-    let (sender, receiver) = (open()?, open()?);
-    let ports = [&sender, &receiver].map(|t| local_port(t).to_string());
-    let mut command = Command::new(binary);
-    command.arg(port.to_string()).args(ports);
-    let process = Process::start(command, "ready")?;
-    load.run(sender, receiver, SocketAddr::from(([127, 0, 0, 1], port)), process.0.id())
-}
-
-fn measure_relay(place: &Place, load: Load) -> anyhow::Result<Figures> {
-    let issuer = IssuerKey::generate()?;
-    let relay = Identity::load_or_create(&place.0.join("identity"))?.0;
-    let (client, host) = (Identity::generate()?, Identity::generate()?);
-    let port = free_port()?;
-    fs::write(
-        place.0.join("relay.toml"),
-        format!(
-            "listen = \"127.0.0.1:{port}\"\nidentity = {:?}\nissuers = [\"{}\"]\nhard_kbps_max = 10000000\n\
-             soft_kbps_max = 10000000\ndrain_seconds = 0\nmetrics = \"127.0.0.1:{}\"\n",
-            place.0.join("identity"),
-            issuer.public(),
-            free_port()?
-        ),
-    )?;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-    let token = issuer.mint(&Claims {
-        id: SessionId([1; 16]),
-        session: SessionId([2; 16]),
-        relay: relay.wavry_id(),
-        client: client.wavry_id(),
-        host: host.wavry_id(),
-        issued_ms: now_ms,
-        not_before_ms: now_ms,
-        expires_ms: now_ms + 3_600_000,
-        soft_kbps: 10_000_000,
-        hard_kbps: 10_000_000,
-    });
-    let program = std::env::current_exe()?.with_file_name("wavry-relay");
-    ensure!(program.is_file(), "wavry-relay is not built: cargo build --release -p wavry-relay");
-    let mut command = Command::new(program);
-    command.arg("--config").arg(place.0.join("relay.toml")).env("WAVRY_LOG", "error");
-    let process = Process::start(command, "listens on")?;
-    let address = format!("127.0.0.1:{port}");
-    let sender = Link::prepare(host, Role::Host, &address, &token)?.carry(open()?);
-    let receiver = Link::prepare(client, Role::Client, &address, &token)?.carry(open()?);
-    load.run(sender, receiver, address.parse()?, process.0.id())
-}
-
-fn open() -> anyhow::Result<UringUdp> {
-    Ok(UringUdp::open(UringUdpConfig::new(SocketAddr::from(([127, 0, 0, 1], 0))))?)
-}
-
-fn local_port(transport: &UringUdp) -> u16 {
-    use wavry_runtime::transport::Transport as _;
-    transport.local_addr().port()
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// A directory, removed at the end.
-struct Place(PathBuf);
-
-impl Place {
-    fn new() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("wavry-bench-relay-{}", std::process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
+fn measure(
+    contender: Contender,
+    lab: &Lab,
+    place: &Place,
+    issuer: &Issuer,
+    arguments: &Arguments,
+) -> anyhow::Result<Figures> {
+    let flows = if contender.takes_flows() { arguments.sessions } else { 1 };
+    let running = start(contender, lab, place, issuer, flows)?;
+    for (number, flow) in (0..).zip(&running.flows) {
+        lab.load.set_flow(number, flow, 0)?;
     }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+    let span = Duration::from_millis(arguments.span);
+    let settings = |flows: u32, pace, burst, batch| Settings {
+        device: running.device,
+        protocol: running.protocol,
+        pace,
+        burst,
+        flows,
+        flow_step: step(flows),
+        stamp_sent_at: running.stamp_sent_at,
+        stamp_got_at: running.stamp_got_at,
+        flood: None,
+        batch,
+    };
+    let one = settings(1, Pace::Window(WINDOW), 1, 32);
+    let load = |settings: &Settings, span| take(lab, &running, settings, span);
+    load(&one, Duration::from_millis(100))?;
+    let (full, cpu) = load(&one, span)?;
+    let mut figures = Figures {
+        mpps: full.received as f64 / full.elapsed.as_secs_f64() / 1e6,
+        cpu_ns: cpu / full.received as f64,
+        busy: cpu / full.elapsed.as_nanos() as f64,
+        ..Figures::default()
+    };
+    if flows > 1 {
+        let many = settings(flows, Pace::Window(WINDOW), 1, 32);
+        let (full, cpu) = load(&many, span)?;
+        figures.many_mpps = Some(full.received as f64 / full.elapsed.as_secs_f64() / 1e6);
+        figures.many_cpu_ns = Some(cpu / full.received as f64);
     }
-}
-
-/// A child, killed at the end.
-struct Process(Child);
-
-impl Process {
-    fn start(mut command: Command, marker: &str) -> anyhow::Result<Self> {
-        let mut process = Self(command.stdout(Stdio::piped()).spawn()?);
-        let stdout = process.0.stdout.take().context("no standard output")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line.contains(marker), "it did not start: {line}");
-        Ok(process)
+    for (pace, figure) in [
+        (Pace::Window(BURST_WINDOW), &mut figures.burst_cpu_ns),
+        (Pace::Every(BURST_PACE), &mut figures.paced_burst_cpu_ns),
+    ] {
+        let (bursts, cpu) = load(&settings(1, pace, BURST, BURST), span)?;
+        *figure = cpu / bursts.received as f64;
     }
+    let _awake = lab.keep_awake()?;
+    let (paced, _) = load(&settings(1, Pace::Every(PACE), 1, 1), span)?;
+    figures.p50_us = paced.latency_us(0.5);
+    figures.p99_us = paced.latency_us(0.99);
+    figures.lost = 1.0 - paced.received as f64 / paced.sent as f64;
+    Ok(figures)
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+fn take(
+    lab: &Lab,
+    running: &Running,
+    settings: &Settings,
+    span: Duration,
+) -> anyhow::Result<(wavry_xdp::load::Results, f64)> {
+    let (results, cpu) = lab.measure(settings, &running.flows[0], span, running.process)?;
+    anyhow::ensure!(results.received > 100, "{} of {} datagrams arrived", results.received, results.sent);
+    Ok((results, cpu as f64))
+}
+
+/// A step through flows that visits all of them, far apart.
+fn step(flows: u32) -> u32 {
+    let prime = [7919, 7907, 104_729].into_iter().find(|prime| !flows.is_multiple_of(*prime)).unwrap_or(1);
+    prime % flows.max(1)
+}
+
+/// All rounds of all contenders.
+struct Table {
+    rows: Vec<(Contender, Vec<Figures>)>,
+}
+
+impl Table {
+    fn of(&self, contender: Contender, figure: impl Fn(&Figures) -> f64) -> Option<Vec<f64>> {
+        let (_, rounds) = self.rows.iter().find(|(found, _)| *found == contender)?;
+        Some(rounds.iter().map(figure).collect())
+    }
+
+    /// What a contender adds to the straight cable, round by round.
+    fn added(&self, contender: Contender, figure: impl Fn(&Figures) -> f64) -> Vec<f64> {
+        let base = self.of(Contender::Straight, &figure).unwrap_or_default();
+        let own = self.of(contender, &figure).unwrap_or_default();
+        own.iter().zip(base).map(|(own, base)| own - base).collect()
+    }
+
+    /// One line per contender.
+    fn markdown(&self, machine: &Machine) -> String {
+        use std::fmt::Write as _;
+        let mut out = format!(
+            "{machine}\n\n| relay | Mpps, one session | ns processor | core busy | Mpps, many sessions | ns processor | \
+             ns processor, bursts of 16 | the same at 100 kpps | added p50 us | added p99 us | lost at 20 kpps |\n|---|---|---|---|---|---|---|---|---|---|---|\n"
+        );
+        for (contender, rounds) in &self.rows {
+            let middle =
+                |figure: &dyn Fn(&Figures) -> f64| Estimate::of(rounds.iter().map(figure).collect()).value;
+            let straight = *contender == Contender::Straight;
+            let busy = middle(&|f| f.busy);
+            let mark = if busy < BUSY { ">= " } else { "" };
+            let many = |figure: &dyn Fn(&Figures) -> Option<f64>, places: usize| {
+                let known = rounds.iter().all(|f| figure(f).is_some());
+                if known {
+                    format!("{:.places$}", middle(&|f| figure(f).unwrap_or(0.0)))
+                } else {
+                    "-".to_owned()
+                }
+            };
+            let latency = |figure: &dyn Fn(&Figures) -> f64| {
+                if straight {
+                    format!("({:.1})", middle(figure))
+                } else {
+                    format!("{:.1}", Estimate::of(self.added(*contender, figure)).value)
+                }
+            };
+            let _ = writeln!(
+                out,
+                "| {} | {mark}{:.3} | {:.0} | {:.0} % | {} | {} | {:.0} | {:.0} | {} | {} | {:.3} % |",
+                contender.name(),
+                middle(&|f| f.mpps),
+                middle(&|f| f.cpu_ns),
+                busy * 100.0,
+                many(&|f| f.many_mpps, 3),
+                many(&|f| f.many_cpu_ns, 0),
+                middle(&|f| f.burst_cpu_ns),
+                middle(&|f| f.paced_burst_cpu_ns),
+                latency(&|f| f.p50_us),
+                latency(&|f| f.p99_us),
+                middle(&|f| f.lost) * 100.0,
+            );
+        }
+        out.push_str(
+            "\n\"Busy\" is the relay's core at saturation; where it is not full the generator was the limit and the rate is \
+             marked. Latencies in parentheses are the straight cable's own; while they are measured, \
+             a spinner of the idle class keeps the relay's core awake.\n",
+        );
+        out
+    }
+
+    /// Figures with goals.
+    fn report(&self) -> Report {
+        let mut report = Report::new(Machine::detect());
+        for (contender, rounds) in &self.rows {
+            let name = contender.name();
+            report.note(
+                format!("{name}: one session"),
+                Estimate::of(rounds.iter().map(|f| f.mpps).collect()),
+                "Mpps",
+            );
+            report.note(
+                format!("{name}: processor"),
+                Estimate::of(rounds.iter().map(|f| f.cpu_ns).collect()),
+                "ns",
+            );
+            report.note(format!("{name}: busy"), Estimate::of(rounds.iter().map(|f| f.busy).collect()), "");
+            if let Some(many) = rounds.iter().map(|f| f.many_mpps).collect() {
+                report.note(format!("{name}: many sessions"), Estimate::of(many), "Mpps");
+            }
+            let burst = rounds.iter().map(|f| f.burst_cpu_ns).collect();
+            report.note(format!("{name}: processor, bursts of 16"), Estimate::of(burst), "ns");
+            let (p50, p99) = (self.added(*contender, |f| f.p50_us), self.added(*contender, |f| f.p99_us));
+            report.note(format!("{name}: added p50"), Estimate::of(p50), "us");
+            report.note(format!("{name}: added p99"), Estimate::of(p99), "us");
+        }
+        self.judge(&mut report);
+        report
+    }
+
+    fn judge(&self, report: &mut Report) {
+        let slow = Contender::WavrySlow;
+        let mut ratio = |what: &str, own: Contender, to: Contender, figure: fn(&Figures) -> f64, goal| {
+            if let (Some(own), Some(to)) = (self.of(own, figure), self.of(to, figure)) {
+                report.judge(what, Estimate::ratio(&own, &to), "x", goal);
+            }
+        };
+        ratio("slow path to coturn, one session", slow, Contender::Coturn, |f| f.mpps, Goal::AtLeast(1.5));
+        ratio(
+            "slow path to C forwarder, one session",
+            slow,
+            Contender::CForwarder,
+            |f| f.mpps,
+            Goal::AtLeast(1.0),
+        );
+        let many = |f: &Figures| f.many_mpps.unwrap_or(f.mpps);
+        ratio(
+            "slow path to C forwarder, many sessions",
+            slow,
+            Contender::CForwarder,
+            many,
+            Goal::AtLeast(1.0),
+        );
+        if let Some(burst) = self.of(slow, |f| f.burst_cpu_ns) {
+            let figure = Estimate::of(burst).scaled(1e-3);
+            report.judge("slow path, bursts of 16, processor per datagram", figure, "us", Goal::AtMost(2.4));
+        }
     }
 }

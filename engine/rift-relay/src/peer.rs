@@ -14,6 +14,7 @@ use crate::agreement::{Binding, ExchangeKey, RelayKeys, signed_relay_key};
 use crate::lease::{self, Claims, LeaseError};
 use crate::mac::forward_mac;
 use crate::present::{Ack, Challenge, Reject, RejectReason};
+use crate::siphash::SipKey;
 use crate::wire::{FORWARD_LEN, Forward, Header, Kind, Role};
 use attempt::{Attempt, Due, Secrets};
 
@@ -150,6 +151,12 @@ impl RelayPeer {
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.bound.is_some()
+    }
+
+    /// The key of the MAC of what this peer sends, once bound: for load generators, which make FORWARDs in eBPF.
+    #[must_use]
+    pub fn forward_key(&self) -> Option<SipKey> {
+        self.bound.as_ref().map(|bound| bound.keys.forward)
     }
 
     /// Takes a newer lease for the same session, and renews at once.

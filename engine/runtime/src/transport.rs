@@ -93,6 +93,8 @@ pub struct Received<'a> {
     pub to: Option<IpAddr>,
     /// Congestion mark of the batch.
     pub ecn: Ecn,
+    /// What the sender, or a network on the path, asked for: to be kept by whoever sends it on.
+    pub class: TrafficClass,
     /// The datagrams, one after another.
     pub data: &'a mut [u8],
     /// Bytes of each datagram but the last; `data.len()` when there is only one. At least 1.
@@ -185,6 +187,8 @@ pub enum TrafficClass {
     Ef,
     /// CS6, 48 (RFC 4594): network control.
     Cs6,
+    /// Another code point of six bits, as it was received.
+    Other(u8),
 }
 
 impl TrafficClass {
@@ -199,6 +203,22 @@ impl TrafficClass {
             Self::Cs5 => 40,
             Self::Ef => 46,
             Self::Cs6 => 48,
+            Self::Other(dscp) => dscp & 0x3f,
+        }
+    }
+
+    /// The class in a TOS or traffic class byte.
+    #[inline]
+    #[must_use]
+    pub const fn from_tos(tos: u8) -> Self {
+        match tos >> 2 {
+            0 => Self::BestEffort,
+            1 => Self::LowerEffort,
+            34 => Self::Af41,
+            40 => Self::Cs5,
+            46 => Self::Ef,
+            48 => Self::Cs6,
+            other => Self::Other(other),
         }
     }
 
@@ -266,10 +286,11 @@ mod tests {
             TrafficClass::Cs5,
             TrafficClass::Ef,
             TrafficClass::Cs6,
+            TrafficClass::Other(18),
         ] {
             for ecn in [Ecn::NotEct, Ecn::Ect1, Ecn::Ect0, Ecn::Ce] {
                 let tos = class.tos(ecn);
-                assert_eq!(Ecn::from_tos(tos), ecn);
+                assert_eq!((Ecn::from_tos(tos), TrafficClass::from_tos(tos)), (ecn, class));
                 assert_eq!(tos >> 2, class.dscp());
             }
         }
@@ -283,6 +304,7 @@ mod tests {
             from: to(),
             to: None,
             ecn: Ecn::NotEct,
+            class: TrafficClass::BestEffort,
             data: &mut data,
             segment_len: 1200,
             arrival_ns: None,

@@ -1,7 +1,7 @@
 //! The forwarding thread: receives batches, decides, sends batches.
 //!
-//! Owns the socket and the sessions. Never waits but in [`Transport::turn`], never allocates, never verifies a signature.
-//! Invariant: datagrams of one sender leave in the order in which they came.
+//! Owns a socket and the sessions whose datagrams come to it. Never waits but in [`Transport::turn`], never allocates, never verifies a signature.
+//! Invariants: datagrams of one sender leave in the order in which they came, with the marks (DSCP, ECN) that they had.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -47,21 +47,26 @@ pub(super) struct Forwarder<T> {
 /// A send slot that is being filled with datagrams for one receiver.
 struct Open {
     slot: TxSlot,
-    to: SocketAddr,
-    from: Option<IpAddr>,
-    ecn: Ecn,
+    head: Head,
     len: usize,
     segment_len: usize,
     segments: usize,
 }
 
+/// What all datagrams of a batch have in common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Head {
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    class: TrafficClass,
+    ecn: Ecn,
+}
+
 impl Open {
-    /// Whether another datagram fits the batch: same receiver and mark, none longer than the first, and only the last
+    /// Whether another datagram fits the batch: same receiver and marks, none longer than the first, and only the last
     /// one shorter.
-    fn takes(&self, to: SocketAddr, from: Option<IpAddr>, ecn: Ecn, len: usize) -> bool {
-        self.to == to
-            && self.from == from
-            && self.ecn == ecn
+    fn takes(&self, head: &Head, len: usize) -> bool {
+        self.head == *head
             && len <= self.segment_len
             && self.len == self.segments * self.segment_len
             && self.segments < MAX_SEGMENTS
@@ -76,8 +81,8 @@ impl<T: Transport> Forwarder<T> {
 
     /// Has sessions carried by the fast path where it can.
     pub(super) fn with_fast_path(mut self, fast: Option<FastPath>) -> Self {
-        if fast.is_some() {
-            self.relay.enable_fast_path(0);
+        if let Some(fast) = &fast {
+            self.relay.enable_fast_path(fast.base());
         }
         self.fast = fast;
         self
@@ -128,7 +133,8 @@ impl<T: Transport> Forwarder<T> {
                 self.out.spare.push(slot);
             }
             let Some(batch) = self.transport.poll_receive() else { break };
-            let (from, ecn, local) = (batch.from, batch.ecn, batch.to);
+            let (from, local) = (batch.from, batch.to);
+            let (class, ecn) = (batch.class, batch.ecn);
             let metrics = &*self.links.metrics;
             let (mut forwarded, mut bytes, mut answered, mut wake) = (0, 0, 0, false);
             for datagram in batch.datagrams() {
@@ -141,7 +147,7 @@ impl<T: Transport> Forwarder<T> {
                 }
                 match action {
                     Action::Forward(to) => {
-                        if self.out.put(to, None, ecn, datagram) {
+                        if self.out.put(&Head { to, from: None, class, ecn }, datagram) {
                             forwarded += 1;
                             bytes += datagram.len() as u64;
                         } else {
@@ -155,7 +161,7 @@ impl<T: Transport> Forwarder<T> {
                         if let Action::DropAndAnswer(reason) = action {
                             metrics.on_drop(reason);
                         }
-                        answered += u64::from(self.out.put(from, local, Ecn::NotEct, self.relay.answer()));
+                        answered += u64::from(self.out.put(&Head::answer(from, local), self.relay.answer()));
                     }
                     Action::Verify { known } => {
                         let ring = if known { &mut self.links.known_jobs } else { &mut self.links.new_jobs };
@@ -190,7 +196,7 @@ impl<T: Transport> Forwarder<T> {
                 self.out.spare.push(slot);
             }
             if let Some(to) = self.relay.handle_verified(now, &outcome) {
-                self.out.put(to, None, Ecn::NotEct, self.relay.answer());
+                self.out.put(&Head::answer(to, None), self.relay.answer());
                 self.out.close();
                 self.commit();
             }
@@ -201,6 +207,13 @@ impl<T: Transport> Forwarder<T> {
         for (slot, transmit) in self.out.done.drain(..) {
             self.transport.commit(slot, transmit);
         }
+    }
+}
+
+impl Head {
+    /// Of what the relay itself says.
+    fn answer(to: SocketAddr, from: Option<IpAddr>) -> Self {
+        Self { to, from, class: TrafficClass::Cs5, ecn: Ecn::NotEct }
     }
 }
 
@@ -218,11 +231,11 @@ impl Outgoing {
 
     /// Queues a datagram, in one batch with those before it if they go to the same place.
     #[inline]
-    fn put(&mut self, to: SocketAddr, from: Option<IpAddr>, ecn: Ecn, datagram: &[u8]) -> bool {
-        if !self.open.as_ref().is_some_and(|open| open.takes(to, from, ecn, datagram.len())) {
+    fn put(&mut self, head: &Head, datagram: &[u8]) -> bool {
+        if !self.open.as_ref().is_some_and(|open| open.takes(head, datagram.len())) {
             self.close();
             let Some(slot) = self.spare.pop() else { return false };
-            self.open = Some(Open { slot, to, from, ecn, len: 0, segment_len: datagram.len(), segments: 0 });
+            self.open = Some(Open { slot, head: *head, len: 0, segment_len: datagram.len(), segments: 0 });
         }
         let Some(open) = &mut self.open else { return false };
         open.slot[open.len..open.len + datagram.len()].copy_from_slice(datagram);
@@ -235,12 +248,12 @@ impl Outgoing {
     fn close(&mut self) {
         if let Some(open) = self.open.take() {
             let transmit = Transmit {
-                to: open.to,
-                from: open.from,
+                to: open.head.to,
+                from: open.head.from,
                 len: open.len,
                 segment_len: open.segment_len,
-                class: TrafficClass::Af41,
-                ecn: open.ecn,
+                class: open.head.class,
+                ecn: open.head.ecn,
             };
             self.done.push((open.slot, transmit));
         }

@@ -81,3 +81,26 @@ pub(crate) fn test_run(
         duration_ns: options.duration,
     })
 }
+
+/// Runs an XDP program `repeat` times on frames that really travel (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18): each
+/// begins with the content of `frame` in memory that later runs use again, and goes where the verdict says. `batch`
+/// frames leave together.
+pub(crate) fn test_run_live(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    repeat: u32,
+    batch: u32,
+) -> io::Result<()> {
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: i32::try_from(repeat).unwrap_or(i32::MAX),
+        batch_size: batch,
+        flags: libbpf_sys::BPF_F_TEST_XDP_LIVE_FRAMES,
+        ..libbpf_sys::bpf_test_run_opts::default()
+    };
+    // SAFETY: the frame is valid for reads of the size that is named and lives through the call, and nothing is written.
+    let failed = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    if failed < 0 { Err(io::Error::from_raw_os_error(-failed)) } else { Ok(()) }
+}

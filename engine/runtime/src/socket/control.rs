@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::address::{Family, unmapped};
-use crate::transport::{Ecn, Transmit};
+use crate::transport::{Ecn, TrafficClass, Transmit};
 
 const WORD: usize = size_of::<usize>();
 const HEADER: usize = WORD + 8;
@@ -36,6 +36,8 @@ pub(crate) struct Ancillary {
     pub(crate) segment_len: Option<u16>,
     /// Congestion mark.
     pub(crate) ecn: Ecn,
+    /// Code point of the TOS byte.
+    pub(crate) class: TrafficClass,
     /// Local address that it was sent to.
     pub(crate) to: Option<IpAddr>,
     /// `CLOCK_REALTIME` at which the kernel got it.
@@ -56,12 +58,13 @@ pub(crate) fn parse(mut control: &[u8]) -> Ancillary {
             }
             (libc::IPPROTO_IP, libc::IP_TOS) => {
                 if let Some(&tos) = data.first() {
-                    ancillary.ecn = Ecn::from_tos(tos);
+                    (ancillary.ecn, ancillary.class) = (Ecn::from_tos(tos), TrafficClass::from_tos(tos));
                 }
             }
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 if let Some(tclass) = int(data) {
-                    ancillary.ecn = Ecn::from_tos(tclass.to_le_bytes()[0]);
+                    let tos = tclass.to_le_bytes()[0];
+                    (ancillary.ecn, ancillary.class) = (Ecn::from_tos(tos), TrafficClass::from_tos(tos));
                 }
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -173,7 +176,6 @@ fn timespec_ns(data: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::TrafficClass;
     use proptest::prelude::*;
 
     fn message(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
@@ -207,13 +209,14 @@ mod tests {
         let mut info = mapped.octets().to_vec();
         info.extend(3i32.to_ne_bytes());
         bytes.extend(message(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info));
-        bytes.extend(message(libc::IPPROTO_IP, libc::IP_TOS, &[0b11]));
+        bytes.extend(message(libc::IPPROTO_IP, libc::IP_TOS, &[0xbb]));
         bytes.extend(message(libc::SOL_UDP, libc::UDP_GRO, &1200i32.to_ne_bytes()));
         assert_eq!(
             parse(&bytes),
             Ancillary {
                 segment_len: Some(1200),
                 ecn: Ecn::Ce,
+                class: TrafficClass::Ef,
                 to: Some("10.0.0.7".parse().unwrap()),
                 realtime_ns: Some(1_700_000_000_000_000_005),
                 socket_drops: Some(9),
@@ -231,7 +234,7 @@ mod tests {
         let used = write(&tx, Family::V6, &mut control).unwrap();
         assert_eq!(used, SEND_LEN);
         let back = parse(&control[..used]);
-        assert_eq!((back.ecn, back.to), (Ecn::Ect1, tx.from));
+        assert_eq!((back.ecn, back.class, back.to), (Ecn::Ect1, TrafficClass::Ef, tx.from));
 
         tx.from = Some("127.0.0.1".parse().unwrap());
         assert_eq!(write(&tx, Family::V6, &mut control), None, "families differ");

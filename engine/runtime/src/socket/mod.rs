@@ -19,6 +19,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use address::{Family, NAME_LEN};
 
 use crate::kernel::{Feature, Unsupported};
+use crate::uring::Steer;
 
 /// Microseconds that one receive attempt may poll the device's queue itself (`SO_BUSY_POLL`).
 const BUSY_POLL_US: libc::c_int = 50;
@@ -28,6 +29,7 @@ const BUSY_POLL_US: libc::c_int = 50;
 pub(crate) struct Options {
     pub(crate) bind: SocketAddr,
     pub(crate) reuse_port: bool,
+    pub(crate) steer: Option<Steer>,
     pub(crate) busy_poll: bool,
     pub(crate) arrival_times: bool,
     pub(crate) receive_bytes: usize,
@@ -72,6 +74,9 @@ impl Socket {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         tune(&fd, family, bind, options)?;
         bind_to(&fd, family, bind).map_err(|error| OpenError::from_bind(bind, error))?;
+        if let Some(steer) = options.steer {
+            attach_steering(&fd, steer).map_err(OpenError::system("setting SO_ATTACH_REUSEPORT_CBPF"))?;
+        }
         let local = local_addr(&fd).map_err(OpenError::system("reading the bound address"))?;
         Ok(Self { fd, family, local })
     }
@@ -128,7 +133,7 @@ fn tune(fd: &OwnedFd, family: Family, bind: SocketAddr, options: &Options) -> Re
     if options.arrival_times {
         set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1).map_err(failed("setting SO_TIMESTAMPNS"))?;
     }
-    if options.reuse_port {
+    if options.reuse_port || options.steer.is_some() {
         set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).map_err(failed("setting SO_REUSEPORT"))?;
     }
     if options.busy_poll {
@@ -189,6 +194,29 @@ fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Gives the sockets that share this one's port a program that chooses among them (socket(7)). The program sees a
+/// datagram from the first byte of its payload on, and ends with 0 where it reads past the end.
+fn attach_steering(fd: &OwnedFd, steer: Steer) -> io::Result<()> {
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, steer.offset),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, steer.sockets.max(1)),
+        step(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: `program` is valid for reads of the size that is passed, and names `steps`, which is alive.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 fn read(fd: &OwnedFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
@@ -230,6 +258,7 @@ mod tests {
         Options {
             bind: bind.parse().unwrap(),
             reuse_port: false,
+            steer: None,
             busy_poll: false,
             arrival_times: false,
             receive_bytes: 1 << 20,

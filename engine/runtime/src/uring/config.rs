@@ -17,6 +17,8 @@ pub struct UringUdpConfig {
     /// Let several sockets (one per core) share the port. The kernel then spreads peers over them, and a
     /// port that another program of the same user holds is no longer noticed.
     pub reuse_port: bool,
+    /// Spread datagrams over the sockets that share the port by their content instead; set it on all of them.
+    pub steer: Option<Steer>,
     /// Report when the kernel got each batch ([`Received::arrival_ns`](crate::transport::Received)). Costs
     /// the kernel one clock read per packet. For some milliseconds after opening, the stamp may instead be the
     /// moment at which the kernel handed the batch over.
@@ -29,6 +31,16 @@ pub struct UringUdpConfig {
     pub receive_queue_bytes: usize,
     /// Bytes that may queue between the socket and the device.
     pub send_queue_bytes: usize,
+}
+
+/// Which of the sockets that share a port gets a datagram: the one whose number, in the order of their opening, is a
+/// 32-bit word of the datagram modulo their count. Datagrams that end before it go to the first socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Steer {
+    /// Offset of the word, which is big-endian.
+    pub offset: u32,
+    /// Sockets that share the port; at least 1.
+    pub sockets: u32,
 }
 
 impl UringUdpConfig {
@@ -46,6 +58,7 @@ impl UringUdpConfig {
             bind,
             busy_poll: false,
             reuse_port: false,
+            steer: None,
             arrival_times: false,
             rx_buffers: 64,
             tx_slots: 32,

@@ -19,7 +19,7 @@ mod send;
 mod tests;
 
 pub use crate::socket::OpenError;
-pub use config::UringUdpConfig;
+pub use config::{Steer, UringUdpConfig};
 
 use std::io;
 use std::net::SocketAddr;
@@ -110,6 +110,7 @@ impl UringUdp {
         let socket = Socket::open(&Options {
             bind: config.bind,
             reuse_port: config.reuse_port,
+            steer: config.steer,
             busy_poll: config.busy_poll,
             arrival_times: config.arrival_times,
             receive_bytes: config.receive_queue_bytes,

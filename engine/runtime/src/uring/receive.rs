@@ -280,6 +280,7 @@ fn parse(filled: &mut [u8]) -> Option<Batch<'_>> {
             from,
             to: ancillary.to,
             ecn: ancillary.ecn,
+            class: ancillary.class,
             data,
             segment_len,
             arrival_ns: ancillary.realtime_ns,

@@ -13,7 +13,8 @@
 //! |---|---|---|
 //! | none | it left | the slot is free |
 //! | `EAGAIN` | the socket's queue is full | it stays first in line until the socket is writable |
-//! | `EIO`, `EINVAL` of a batch | this route cannot do GSO | it leaves as single datagrams |
+//! | `EIO`, `EINVAL` of a batch | this route cannot do GSO | it leaves as single datagrams, and so do all later ones |
+//! | `EMSGSIZE` of a batch | its datagrams do not fit this route | it leaves as single datagrams: the last, shorter one may fit |
 //! | other | see [`SendErrorKind`] | counted, reported, the slot is free |
 
 use std::collections::VecDeque;
@@ -52,6 +53,8 @@ struct Queued {
     transmit: Transmit,
     /// GSO was refused for this one.
     split: bool,
+    /// Not because the route cannot do it, but because of its MTU.
+    oversize: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,7 +119,7 @@ impl TxQueue {
             counters.tx_exhausted += 1;
             self.fail(transmit, SendErrorKind::NoBuffers, counters);
         } else {
-            self.pending.push_back(Queued { slot, transmit, split: false });
+            self.pending.push_back(Queued { slot, transmit, split: false, oversize: false });
         }
     }
 
@@ -251,6 +254,10 @@ impl TxQueue {
                     queued.split = true;
                     self.again.push_back(queued);
                 }
+                libc::EMSGSIZE if queued.transmit.is_batch() => {
+                    (queued.split, queued.oversize) = (true, true);
+                    self.again.push_back(queued);
+                }
                 errno => self.fail(queued.transmit, SendErrorKind::from_errno(errno), counters),
             }
         }
@@ -281,7 +288,7 @@ impl TxQueue {
         counters.sends += 1;
         counters.segments += left;
         counters.gso_fallbacks += 1;
-        if self.gso {
+        if self.gso && !queued.oversize {
             self.gso = false;
             tracing::warn!(
                 "the route to {} cannot send batches (UDP GSO): sending single datagrams from now on, at several \

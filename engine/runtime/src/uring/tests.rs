@@ -67,6 +67,26 @@ fn a_batch_that_cannot_leave_at_all_does_not_end_gso() {
     assert_eq!(b.counters().receives, 1, "still as one batch");
 }
 
+/// Loopback has no small MTU, so the kernel's answer is put in place of its success.
+#[test]
+fn a_batch_too_large_for_its_route_leaves_alone_and_does_not_end_gso() {
+    let (mut a, mut b) = (open(), open());
+    let to = b.local_addr();
+    commit(&mut a, 1, Transmit::batch(to, 250, 100));
+    a.stage();
+    a.tx.on_refused(0, libc::EMSGSIZE);
+    a.enter(Wait::Submit).unwrap();
+    assert_eq!(receive(&mut b, 3), [(1, 100), (1, 100), (1, 50)], "which did leave: the refusal was made up");
+    a.flush().unwrap();
+    assert_eq!(receive(&mut b, 3), [(1, 100), (1, 100), (1, 50)]);
+    assert_eq!((a.counters().gso_fallbacks, a.counters().send_errors.total()), (1, 0));
+    let receives = b.counters().receives;
+    commit(&mut a, 2, Transmit::batch(to, 200, 100));
+    a.flush().unwrap();
+    assert_eq!(receive(&mut b, 2).len(), 2);
+    assert_eq!(b.counters().receives, receives + 1, "later ones are batches again");
+}
+
 /// A full send queue cannot be had on the loopback interface, so the kernel's answer is put in its place.
 #[test]
 fn a_full_send_queue_delays_and_keeps_the_order() {

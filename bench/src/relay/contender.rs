@@ -1,0 +1,240 @@
+//! What forwards: each contender with the way its datagrams look and enter.
+//!
+//! Owns a running contender until it is dropped. Invariant: every contender carries the same 1200 bytes of content; what
+//! its protocol adds comes on top.
+
+use std::net::{SocketAddrV4, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rift_relay::wire::{FORWARD_LEN, SessionId};
+use wavry_netns::Namespace;
+use wavry_xdp::attach::{Attachment, Mode, ModeChoice, attach};
+use wavry_xdp::interface::Interface;
+use wavry_xdp::load::{Flow, Protocol, TAG};
+use wavry_xdp::rewrite::{Receiver, Rewrite};
+
+use super::lab::{Lab, RECEIVER, RELAY, RELAY_IN_DEVICE, RELAY_OUT, RELAY_OUT_DEVICE, SENDER, Way};
+use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
+use super::turn;
+
+/// Bytes of content: time stamp and tag at its beginning, then zeroes.
+pub(super) const CONTENT: usize = 1200;
+const FORWARDER_PORT: u16 = 5500;
+const TURN_PORT: u16 = 3478;
+const SENDER_PORT: u16 = 5000;
+const RECEIVER_PORT: u16 = 6000;
+/// Sockets at either end. Sessions share them, so that not every one needs its own.
+const SOCKETS: u16 = 64;
+
+/// Who forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Contender {
+    /// Nobody: the straight cable. What others add to its latency is theirs.
+    Straight,
+    Routing,
+    BareXdp,
+    BareXdpGeneric,
+    CForwarder,
+    Coturn,
+    WavrySlow,
+}
+
+impl Contender {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Straight => "straight cable, no relay",
+            Self::Routing => "kernel routing",
+            Self::BareXdp => "XDP: lookup, rewrite, redirect",
+            Self::BareXdpGeneric => "the same, generic XDP",
+            Self::CForwarder => "C recvmmsg/sendmmsg",
+            Self::Coturn => "coturn",
+            Self::WavrySlow => "wavry-relay, slow path",
+        }
+    }
+
+    /// How many flows it is measured with besides one.
+    pub(super) fn takes_flows(self) -> bool {
+        self != Self::Coturn
+    }
+}
+
+/// A contender that runs, and what to send to it.
+pub(super) struct Running {
+    pub(super) device: u32,
+    pub(super) flows: Vec<Flow>,
+    pub(super) protocol: Protocol,
+    pub(super) stamp_sent_at: u32,
+    pub(super) stamp_got_at: u32,
+    pub(super) process: Option<u32>,
+    _guard: Guard,
+}
+
+/// What ends with the contender.
+#[allow(dead_code, reason = "kept for its drop")]
+enum Guard {
+    Nothing,
+    Process(Process, Option<Box<Sessions>>),
+    Program(Rewrite, Attachment),
+}
+
+/// Starts a contender, with `flows` flows if it takes as many.
+pub(super) fn start(
+    contender: Contender,
+    lab: &Lab,
+    place: &Place,
+    issuer: &Issuer,
+    flows: u32,
+) -> anyhow::Result<Running> {
+    let to_relay = |port| SocketAddrV4::new(RELAY, port);
+    let receiver = SocketAddrV4::new(RECEIVER, RECEIVER_PORT);
+    let plain = |way: &Way, to: SocketAddrV4| -> Vec<Flow> {
+        (0..flows).map(|n| flow(way, source(n), to, &[], [0; 2])).collect()
+    };
+    let running = |flows, guard| Running {
+        device: lab.through.device,
+        flows,
+        protocol: Protocol::Plain,
+        stamp_sent_at: 0,
+        stamp_got_at: 0,
+        process: None,
+        _guard: guard,
+    };
+    Ok(match contender {
+        Contender::Straight => {
+            let to = SocketAddrV4::new(lab.straight.receiver, RECEIVER_PORT);
+            Running { device: lab.straight.device, ..running(plain(&lab.straight, to), Guard::Nothing) }
+        }
+        Contender::Routing => running(plain(&lab.through, receiver), Guard::Nothing),
+        Contender::BareXdp | Contender::BareXdpGeneric => {
+            let mode = if contender == Contender::BareXdp { Mode::Native } else { Mode::Generic };
+            let (program, attachment) = lab.relay.with(|| -> anyhow::Result<_> {
+                let program = Rewrite::load(&Interface::named(RELAY_OUT_DEVICE)?)?;
+                let input = Interface::named(RELAY_IN_DEVICE)?;
+                let attachment = attach(program.program(), &input, ModeChoice::Only(mode))?;
+                Ok((program, attachment))
+            })?;
+            let from = SocketAddrV4::new(RELAY_OUT, sessions::PORT);
+            let ids = (0..flows).map(|n| SessionId((u128::from(n) * 0x9e37_79b9_7f4a_7c15).to_be_bytes()));
+            let mut all = Vec::new();
+            for (number, id) in (0..).zip(ids) {
+                program.insert(id.0, &Receiver { ethernet: lab.last_hop, from, to: receiver })?;
+                let head = forward_head(id);
+                all.push(flow(&lab.through, source(number), to_relay(sessions::PORT), &head, [0; 2]));
+            }
+            let at = FORWARD_LEN as u32;
+            Running {
+                stamp_sent_at: at,
+                stamp_got_at: at,
+                ..running(all, Guard::Program(program, attachment))
+            }
+        }
+        Contender::CForwarder => {
+            let mut command = pinned(lab, &sessions::compile(place, "forwarder")?.to_string_lossy());
+            command.args([RELAY.to_string(), FORWARDER_PORT.to_string()]);
+            command.args([SENDER.to_string(), SENDER_PORT.to_string()]);
+            command.args([RECEIVER.to_string(), RECEIVER_PORT.to_string()]);
+            let process = Process::start(command, "ready").context("the C forwarder")?;
+            let id = process.0.id();
+            let flows = plain(&lab.through, to_relay(FORWARDER_PORT));
+            Running { process: Some(id), ..running(flows, Guard::Process(process, None)) }
+        }
+        Contender::Coturn => {
+            let process = start_coturn(lab, place)?;
+            let id = process.0.id();
+            let socket = lab.sender.with(|| UdpSocket::bind((SENDER, SENDER_PORT)))?;
+            open_channel(&socket, to_relay(TURN_PORT), receiver)?;
+            let header = turn::channel_data_header(CONTENT as u16);
+            let flow = flow(&lab.through, source(0), to_relay(TURN_PORT), &header, [0; 2]);
+            Running {
+                process: Some(id),
+                stamp_sent_at: header.len() as u32,
+                ..running(vec![flow], Guard::Process(process, None))
+            }
+        }
+        Contender::WavrySlow => {
+            let extra = "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
+                         sessions = 131072";
+            let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), extra)?;
+            let id = process.0.id();
+            let sockets = |namespace: &Namespace, address, first: u16| {
+                namespace.with(|| (0..SOCKETS).map(|n| UdpSocket::bind((address, first + n))).collect())
+            };
+            let clients: std::io::Result<Vec<UdpSocket>> = sockets(&lab.receiver, RECEIVER, RECEIVER_PORT);
+            let (clients, hosts) = (clients?, sockets(&lab.sender, SENDER, SENDER_PORT)?);
+            let mut sessions = Sessions::new(issuer, to_relay(sessions::PORT), flows, clients, hosts)?;
+            sessions.bind(Duration::from_secs(10 + u64::from(flows) / 500))?;
+            let flows: Vec<Flow> = (0..)
+                .zip(sessions.host_keys())
+                .map(|(number, (id, key))| {
+                    let from = source(number % u32::from(SOCKETS));
+                    flow(&lab.through, from, to_relay(sessions::PORT), &forward_head(id), key)
+                })
+                .collect();
+            let at = FORWARD_LEN as u32;
+            Running {
+                protocol: Protocol::Forward { payload_len: CONTENT as u16 },
+                stamp_sent_at: at,
+                stamp_got_at: at,
+                process: Some(id),
+                ..running(flows, Guard::Process(process, Some(Box::new(sessions))))
+            }
+        }
+    })
+}
+
+/// A program on the relay's core.
+fn pinned(lab: &Lab, program: &str) -> Command {
+    let mut command = lab.relay.command("taskset");
+    command.args(["-c", &lab.relay_core.to_string(), program]);
+    command
+}
+
+fn source(number: u32) -> SocketAddrV4 {
+    SocketAddrV4::new(SENDER, SENDER_PORT + (number % 50_000) as u16)
+}
+
+fn flow(way: &Way, from: SocketAddrV4, to: SocketAddrV4, head: &[u8], key: [u64; 2]) -> Flow {
+    let mut payload = head.to_vec();
+    payload.resize(head.len() + CONTENT, 0);
+    payload[head.len() + 8..head.len() + 16].copy_from_slice(&TAG);
+    Flow { ethernet: way.ethernet, from, to, payload, key }
+}
+
+/// One relay thread, no authentication, UDP only, no log. `turnutils_uclient`, which comes with it, is no source for
+/// this: it takes more processor time per datagram than the server.
+fn start_coturn(lab: &Lab, place: &Place) -> anyhow::Result<Process> {
+    let mut command = pinned(lab, "turnserver");
+    command
+        .args(["-n", "--no-auth", "--no-tls", "--no-dtls", "--no-tcp", "--no-tcp-relay", "--no-cli"])
+        .args(["--no-multicast-peers", "--no-rfc5780", "-m", "1", "--log-file", "/dev/null", "--simple-log"])
+        .args(["--listening-ip", &RELAY.to_string(), "--relay-ip", &RELAY_OUT.to_string()])
+        .args(["--listening-port", &TURN_PORT.to_string(), "--userdb"])
+        .arg(place.0.join("turndb"))
+        .arg("--pidfile")
+        .arg(place.0.join("turn.pid"))
+        .current_dir(&place.0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Ok(Process(command.spawn()?))
+}
+
+fn open_channel(socket: &UdpSocket, server: SocketAddrV4, peer: SocketAddrV4) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        match turn::open_channel(socket, server, peer) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() > end => bail!("coturn did not start: {error:#}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Why coturn cannot be measured here, if it cannot.
+pub(super) fn coturn_missing() -> Option<&'static str> {
+    let found =
+        Command::new("turnserver").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_err().then_some("coturn is not installed: apt-get install coturn")
+}
