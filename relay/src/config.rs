@@ -56,6 +56,19 @@ impl fmt::Display for FastPathChoice {
     }
 }
 
+/// Where the program of the fast path runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver where that works for certain; else generic.
+    #[default]
+    Auto,
+    /// In the driver. Frames to a virtual cable (veth) are lost unless its other end has an XDP program.
+    Native,
+    /// In the kernel's stack, with any driver; slower.
+    Generic,
+}
+
 /// The configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -74,7 +87,7 @@ pub struct Config {
     pub revoked: Option<PathBuf>,
     /// Address of the metrics, health and ready endpoints; none if empty.
     pub metrics: Option<SocketAddr>,
-    /// Threads that forward, each with sessions of its own. With a fast path there is one: it has little left to do.
+    /// Threads that forward, each with sessions of its own. With a fast path they have little left to do.
     pub threads: usize,
     /// Core of the forwarding thread; of several, the first one's, and the others follow.
     pub core: Option<usize>,
@@ -85,6 +98,9 @@ pub struct Config {
     /// Network interfaces that peers are reached through, for the fast path. Empty: the one that has the address of
     /// `listen`, or that of the default route.
     pub interfaces: Vec<String>,
+    /// Where the fast path's program runs: `native` is in the driver, `generic` with any driver, `auto` native where
+    /// that works for certain.
+    pub xdp_mode: XdpMode,
     /// Sessions that the fast path has room for; all of them if not given.
     pub fast_path_sessions: Option<usize>,
     /// Seconds that sessions may go on after SIGTERM or SIGINT.
@@ -118,6 +134,7 @@ impl Default for Config {
             busy_poll: false,
             fast_path: FastPathChoice::Auto,
             interfaces: Vec::new(),
+            xdp_mode: XdpMode::Auto,
             fast_path_sessions: None,
             drain_seconds: 30,
             sessions: limits.sessions,
@@ -169,10 +186,6 @@ impl Config {
     /// Why not.
     pub fn check_threads(&self) -> anyhow::Result<()> {
         ensure!((1..=THREADS_MAX).contains(&self.threads), "threads must be from 1 to {THREADS_MAX}");
-        ensure!(
-            self.threads == 1 || self.fast_path != FastPathChoice::Xdp,
-            "with fast_path = \"xdp\" there is one thread: take threads out, or choose fast_path = \"off\""
-        );
         Ok(())
     }
 
@@ -253,7 +266,6 @@ mod tests {
             (&format!("{ISSUER}\nfast_path = \"fast\""), "fast_path"),
             (&format!("{ISSUER}\nfast_path_sessions = 2000000"), "fast_path_sessions"),
             (&format!("{ISSUER}\nthreads = 0"), "threads"),
-            (&format!("{ISSUER}\nthreads = 2\nfast_path = \"xdp\""), "fast_path"),
             (&format!("{ISSUER}\nlisten = \"here\""), "listen"),
             (&format!("{ISSUER}\nsoft_kbps_max = 300000"), "soft_kbps_max"),
         ] {

@@ -166,14 +166,16 @@ fn start(
     // Threads that are started from here on need nothing that others may not do.
     privileges::give_up();
     let ended = Arc::new(AtomicBool::new(false));
-    let (mut fast, paths) = match &opened {
+    let (sides, paths) = match &opened {
         Some(opened) => {
             let _ = metrics[0].fast_path.set(opened.counters());
-            let (fast, paths) = fast_path::start(opened, local, &metrics[0], &ended)?;
-            (Some(fast), Some(paths))
+            let slots = vec![common.limits.sessions; metrics.len()];
+            let (sides, paths) = fast_path::start(opened, local, &slots, &metrics[0], &ended)?;
+            (sides, Some(paths))
         }
-        None => (None, None),
+        None => (Vec::new(), None),
     };
+    let mut sides = sides.into_iter();
     let (verify_policies, verify_policy_end) = spsc::ring(4);
     let (mut threads, mut forwarders, mut gos) = (Vec::new(), Vec::new(), Vec::new());
     let mut policies = vec![verify_policies];
@@ -191,7 +193,7 @@ fn start(
             .spawn(move || Verifying::new(verifier, links, per_second).run())?
     };
     for go in gos {
-        let _ = go.send((verifying.thread().clone(), fast.take()));
+        let _ = go.send((verifying.thread().clone(), sides.next()));
     }
     Ok(Threads { forwarding: threads, verifying, policies, local, _fast_path: opened, paths, ended })
 }
@@ -233,7 +235,8 @@ fn start_forwarding(
             {
                 tracing::warn!(%error, core, "the forwarding thread could not be pinned");
             }
-            cores::raise_priority(false);
+            // Verification must not hold it up where both have one core. One that spins would hold up everything else.
+            cores::raise_priority(!uring.busy_poll);
             // The ring belongs to the thread that runs it.
             let transport = match open_socket(uring) {
                 Ok(transport) => transport,

@@ -52,14 +52,15 @@ struct Lab {
 impl Lab {
     /// `None`, with the reason printed, where eBPF programs may not be loaded.
     fn new(absent_per_second: u32, vlan: Option<u16>) -> Option<Self> {
-        let program = match RelayProgram::load(&RelayConfig { port: PORT, sessions: 8, absent_per_second }) {
-            Ok(program) => program,
-            Err(error @ LoadError::NotPermitted) => {
-                eprintln!("skipped: {error}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let program =
+            match RelayProgram::load(&RelayConfig { port: PORT, sessions: 8, slots: 8, absent_per_second }) {
+                Ok(program) => program,
+                Err(error @ LoadError::NotPermitted) => {
+                    eprintln!("skipped: {error}");
+                    return None;
+                }
+                Err(error) => panic!("{error}"),
+            };
         let sources = ["10.77.0.1", "10.78.0.1", "fd77::1", "fd78::1"].map(ip);
         let mut table = program.ways();
         let mut ways = BTreeMap::new();

@@ -59,6 +59,23 @@ fn a_session_lives_on_one_thread_and_moves_with_its_peers() {
 }
 
 #[test]
+fn threads_share_the_fast_path() {
+    let extra = "threads = 3\nfast_path = \"xdp\"\ninterfaces = [\"r0\", \"r1\"]";
+    let Some(lab) = Lab::new(extra) else { return };
+    let mut pairs: Vec<_> = (1..=6).map(|number| lab.pair(number, false)).collect();
+    // All peers are behind the same two neighbours.
+    lab.wait_for_sessions(6, &mut pairs[0]);
+    let before = lab.metric("wavry_relay_forwarded_datagrams_total");
+    for peers in &mut pairs {
+        talk(peers, 50);
+    }
+    assert_eq!(lab.metric("wavry_relay_forwarded_datagrams_total"), before, "userspace had nothing to do");
+    for thread in 0..3 {
+        assert_eq!(lab.metric(&format!("wavry_relay_thread_sessions{{thread=\"{thread}\"}}")), 2);
+    }
+}
+
+#[test]
 fn marks_of_a_datagram_are_kept() {
     let Some(lab) = Lab::new("fast_path = \"off\"") else { return };
     let (token, [client, host]) = lab.lease(1);

@@ -106,7 +106,8 @@ impl Lab {
         sender.ip(&format!("route add 10.81.2.0/24 via {RELAY}"))?;
         receiver.ip(&format!("route add 10.81.1.0/24 via {RELAY_OUT}"))?;
 
-        let napi = receive_on(&relay, RELAY_IN_DEVICE, relay_core, false)?;
+        // Before every program, as interrupts are.
+        let napi = receive_on(&relay, RELAY_IN_DEVICE, relay_core, true)?;
         // What the relay answers is not its core's work once it left.
         receive_on(&sender, "wvs0", generator_core, false)?;
         for device in ["wvd0", "wvd1"] {

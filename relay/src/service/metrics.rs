@@ -115,7 +115,7 @@ impl Metrics {
             let label = reason.label();
             let _ = writeln!(out, "wavry_relay_dropped_datagrams_total{{reason=\"{label}\"}} {count}");
         }
-        // With a fast path there is one thread.
+        // All threads count the fast path there.
         if let Some(first) = all.first() {
             first.render_fast_path(&mut out);
         }

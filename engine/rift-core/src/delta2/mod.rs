@@ -31,12 +31,14 @@ const SHARE: f64 = 0.90;
 /// How much of the deviation of single measurements is kept clear of, at first and at most: a path that varies
 /// is overrun by its mean.
 const CAUTION_FIRST: f64 = 0.5;
-const CAUTION_MAX: f64 = 2.0;
+const CAUTION_MAX: f64 = 2.5;
 /// Caution is learned from congestion, and forgotten with this half life, in microseconds.
-const CAUTION_STEP: f64 = 0.3;
+const CAUTION_STEP: f64 = 0.45;
 const CAUTION_HALF_LIFE_US: f64 = 4e6;
 /// Below this part of its goal the rate is multiplied, above it added to.
 const NEAR: f64 = 0.93;
+/// As long as nothing speaks of others on the path, there is nobody to meet.
+const NEAR_ALONE: f64 = 0.98;
 /// Growth per round trip and frame, far from the goal. A train that kept up allows 1.5 times the rate, of which
 /// `SHARE` is used.
 const RAMP: f64 = 1.38;
@@ -91,6 +93,8 @@ const PACE_GROWTH: f64 = 1.5;
 const PACE_FREE: f64 = 400e6;
 /// A congestion's rate limits the ramp until the path has been calm for this long, in microseconds.
 const CALM_US: u64 = 2_000_000;
+/// And the last frames count for what is sent, not only their mean, if there was none for this long.
+const BOLD_US: u64 = 10_000_000;
 /// A capacity so much higher than at the last congestion is another path.
 const OTHER_PATH: f64 = 1.25;
 /// Every packet was told of within round trip, noise, report interval and this; in microseconds.
@@ -545,8 +549,11 @@ impl Delta2 {
             return Some(Reason::Capacity);
         }
         let sent_least = SENT_LEAST * self.config.bitrate_min.as_bps() as f64;
-        let sent_max =
-            self.sending.rate_bps(now).map_or(f64::INFINITY, |sent| (OVER_SENT * sent).max(sent_least));
+        let is_bold = self.congestion.is_none_or(|(.., at)| now.micros_since(at) >= BOLD_US);
+        let sent_max = self
+            .sending
+            .rate_bps(now, is_bold)
+            .map_or(f64::INFINITY, |sent| (OVER_SENT * sent).max(sent_least));
         if self.rate_bps >= sent_max {
             // What was once measured holds less and less the longer it is not used.
             let first = self.config.bitrate_initial.as_bps() as f64 * self.sending.overhead();
@@ -563,7 +570,8 @@ impl Delta2 {
             }
             _ => goal,
         };
-        let (rate, reason) = if self.rate_bps < NEAR * ramp_goal {
+        let near = if self.congestion.is_none() { NEAR_ALONE } else { NEAR };
+        let (rate, reason) = if self.rate_bps < near * ramp_goal {
             let rounds = dt_us / (self.rtt_us() + self.period_us());
             ((self.rate_bps * RAMP.powf(rounds.min(1.5))).min(ramp_goal), Reason::Ramp)
         } else {

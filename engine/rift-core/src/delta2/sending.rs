@@ -34,6 +34,11 @@ pub(super) struct Sending {
     encoded: [u64; 2],
     began: Timestamp,
     before_us: u64,
+    /// When the newest frame began to leave, and what has left since, in bytes.
+    frame_began: Timestamp,
+    frame_bytes: u64,
+    /// Rates of the last two frames that left whole, in bits per second, over the time until the next one began.
+    frame_bps: [f64; 2],
     overhead: f64,
 }
 
@@ -51,6 +56,9 @@ impl Sending {
             encoded: [0; 2],
             began: Timestamp::ZERO,
             before_us: 0,
+            frame_began: Timestamp::ZERO,
+            frame_bytes: 0,
+            frame_bps: [0.0; 2],
             overhead: OVERHEAD_FIRST,
         }
     }
@@ -73,11 +81,16 @@ impl Sending {
         self.sent[0] += u64::from(packet.bytes);
         self.advance(now, capacity_bps);
         if packet.position == 0 && self.newest.is_none_or(|newest| packet.frame > newest) {
-            self.newest = Some(packet.frame);
+            if self.newest.replace(packet.frame).is_some() {
+                let us = now.micros_since(self.frame_began).max(1);
+                self.frame_bps = [self.frame_bytes as f64 * 8e6 / us as f64, self.frame_bps[0]];
+            }
+            (self.frame_began, self.frame_bytes) = (now, 0);
             let wait_us = self.backlog_bits * 1e6 / capacity_bps;
             self.frames[(packet.frame.0 % FRAMES as u64) as usize] = (packet.frame, wait_us);
         }
         let bits = f64::from(packet.bytes) * 8.0;
+        self.frame_bytes += u64::from(packet.bytes);
         self.backlog_bits += bits;
         self.queued_bits = (self.queued_bits - bits).max(0.0);
     }
@@ -99,10 +112,16 @@ impl Sending {
         left.max(0.0) / DRAIN_US * 1e6
     }
 
-    /// What was sent lately, in bits per second, once that can be said.
-    pub(super) fn rate_bps(&self, now: Timestamp) -> Option<f64> {
+    /// What was sent lately, in bits per second, once that can be said. If `is_bold`, the lesser one of the last two
+    /// frames counts where that is more, so that growth is seen at once; a single large one is no rate.
+    pub(super) fn rate_bps(&self, now: Timestamp, is_bold: bool) -> Option<f64> {
+        let frames_bps = self.frame_bps[0].min(self.frame_bps[1]);
+        if self.before_us == 0 {
+            return (frames_bps > 0.0).then_some(frames_bps);
+        }
         let us = self.before_us + now.micros_since(self.began);
-        (self.before_us > 0).then(|| (self.sent[0] + self.sent[1]) as f64 * 8e6 / us.max(1) as f64)
+        let mean_bps = (self.sent[0] + self.sent[1]) as f64 * 8e6 / us.max(1) as f64;
+        Some(if is_bold { mean_bps.max(frames_bps) } else { mean_bps })
     }
 
     /// What leaves over what is encoded.
@@ -113,6 +132,7 @@ impl Sending {
     pub(super) fn on_clock_jump(&mut self, now: Timestamp) {
         (self.at, self.began) = (now, now);
         (self.sent, self.encoded, self.before_us) = ([0; 2], [0; 2], 0);
+        (self.frame_began, self.frame_bytes, self.frame_bps) = (now, 0, [0.0; 2]);
     }
 
     /// What passed the bottleneck since the last call.
@@ -125,6 +145,9 @@ impl Sending {
     }
 
     fn turn(&mut self, now: Timestamp) {
+        if self.began == Timestamp::ZERO {
+            self.began = now;
+        }
         let us = now.micros_since(self.began);
         if us < RATE_WINDOW_US {
             return;

@@ -55,6 +55,10 @@ use window::{Arrival, PacketWindow};
 const FRAMES_AHEAD_MAX: u64 = 1024;
 /// A slice whose packets stop coming has lost its tail after at least this long, in microseconds.
 const TAIL_MIN_US: u64 = 2_000;
+/// No more patience than this with a path that stands still at times, in microseconds.
+const STALL_MAX_US: u64 = 50_000;
+/// It is forgotten over so many frames.
+const STALL_MEMORY_FRAMES: u64 = 256;
 /// The most packets of one group that Reed-Solomon gives back: more parity than that at once is never sent.
 const LOST_MAX: usize = 32;
 /// Round trip time before one was measured, in microseconds.
@@ -107,6 +111,8 @@ pub struct VideoReceiver {
     parity_overhead: (u32, u32),
     /// The frame of that group.
     parity_frame: u64,
+    /// How long the path stands still at times without losing anything, in microseconds.
+    stall_us: u64,
     /// When the frame that was handed out last is to be shown.
     last_show_at: Timestamp,
     /// When the wait for the newest frame ends.
@@ -134,6 +140,7 @@ impl VideoReceiver {
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
             parity_frame: 0,
+            stall_us: 0,
             last_show_at: Timestamp::ZERO,
             patience_ends: Timestamp::NEVER,
             reported_at: None,
@@ -327,6 +334,9 @@ impl VideoReceiver {
         });
         let resent = self.window.would_be_resent(id, at) || asked_for;
         let by = if by == RecoveredBy::Nothing && resent { RecoveredBy::Retransmission } else { by };
+        if follows && by == RecoveredBy::Nothing {
+            self.learn_stall(now, at);
+        }
         let placed = self.frames.place(now, chunk, by)?;
         self.window.note_video(id, at, body, chunk.payload, by == RecoveredBy::Parity);
         self.counters.chunks += 1;
@@ -334,6 +344,7 @@ impl VideoReceiver {
             if placed.opened {
                 // No more parity of the frame before will come.
                 self.repair.look_again();
+                self.stall_us -= self.stall_us / STALL_MEMORY_FRAMES;
                 self.playout.on_frame_begun(now, chunk.timestamp_us);
             } else if follows {
                 self.playout.on_gap(placed.gap_us);
@@ -558,7 +569,17 @@ impl VideoReceiver {
 
     /// After how long without a packet the rest of a slice counts as lost.
     fn tail_us(&self) -> u64 {
-        TAIL_MIN_US.max(self.window.reorder_us()).max(2 * self.playout.burst_gap_us())
+        TAIL_MIN_US.max(self.window.reorder_us()).max(2 * self.playout.burst_gap_us()).max(self.stall_us)
+    }
+
+    /// The next packet in line has come. If its slice's tail was taken for lost, the path had only stood still, and
+    /// what was asked for is sent for nothing: more patience with this path.
+    fn learn_stall(&mut self, now: Timestamp, at: Position) {
+        let noticed = self.frames.slice(at.frame, at.slice).is_some_and(|slice| slice.tail_noticed);
+        if let Some(frame) = self.frames.frame(at.frame).filter(|_| noticed) {
+            let stalled_us = now.micros_since(frame.last_arrival);
+            self.stall_us = self.stall_us.max(stalled_us + stalled_us / 4).min(STALL_MAX_US);
+        }
     }
 
     /// The last chunks of a slice leave no gap behind when they are lost: the slice's chunk count tells.

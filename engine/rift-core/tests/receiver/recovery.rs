@@ -189,6 +189,35 @@ fn the_lost_tail_of_a_slice_is_noticed_without_a_later_packet() {
     assert_eq!(rig.nacks(60_000), []);
 }
 
+/// Proves R-REC-13.
+#[test]
+fn a_path_that_stands_still_at_times_is_learned() {
+    let mut rig = Rig::new();
+    let mut asked = Vec::new();
+    for id in 0..20 {
+        let us = 20_000 * (id + 1);
+        let spec = FrameSpec {
+            timestamp_us: us,
+            ..if id == 0 { FrameSpec::keyframe(0) } else { FrameSpec::after(id, 1) }
+        };
+        let packets = rig.packets(spec, 10_000);
+        for (at_us, part) in [(us, &packets[..6]), (us + 12_000, &packets[6..])] {
+            for packet in part {
+                deliver(&mut rig.receiver, at(at_us), packet).unwrap();
+            }
+            if at_us == us {
+                (us..us + 12_000).step_by(100).for_each(|now| asked.extend(rig.nacks(now)));
+            }
+        }
+        assert_eq!(rig.drain(us + 12_000).len(), 1);
+    }
+    assert_eq!(asked.len(), 4, "the rest of the first frame: {asked:?}");
+    // It still is noticed when the tail is lost.
+    rig.frame(500_000, FrameSpec { timestamp_us: 500_000, ..FrameSpec::after(20, 1) }, 10_000, &[8, 9]);
+    let noticed = (500_000..530_000).step_by(100).find(|&us| !rig.nacks(us).is_empty());
+    assert!(noticed.is_some_and(|us| (510_000..521_000).contains(&us)), "{noticed:?}");
+}
+
 #[test]
 fn a_frame_of_which_nothing_came_is_asked_for() {
     let mut rig = Rig::new();
