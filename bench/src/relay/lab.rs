@@ -210,7 +210,7 @@ fn keep_awake() -> Option<File> {
     };
     open()
         .inspect_err(|error| {
-            eprintln!("cores may sleep, so latencies are longer: /dev/cpu_dma_latency: {error}")
+            eprintln!("cores may sleep, so latencies are longer: /dev/cpu_dma_latency: {error}");
         })
         .ok()
 }
