@@ -548,14 +548,19 @@ fn a_session_is_taken_back_with_what_it_remembers() {
     lab.map.put(&V4, None).unwrap();
     lab.map.settle();
     assert_eq!(verdict(&lab.program, &plain(&lab, 100)), Verdict::Pass);
-    let state = lab.map.read_state(slot, 0).unwrap();
+    let state = lab.map.take_state(slot, 0).unwrap();
     assert_eq!(state.next, 100);
+    assert_eq!(lab.map.read_state(slot, 0).unwrap(), state);
+    // A run that is late, with the session as it was, finds another generation and changes nothing.
+    lab.map.put(&V4, Some(&old)).unwrap();
+    assert_eq!(verdict(&lab.program, &plain(&lab, 100)), Verdict::Pass);
+    assert_eq!(lab.map.read_state(slot, 0).unwrap(), state);
     let mut direction = known.directions[0];
     direction.set_state(&state);
     assert_eq!(direction.pass(Clock.now(), 99, 136), Err(wavry_relay::drop_reason::DropReason::Replay));
     direction.pass(Clock.now(), 100, 136).unwrap();
 
-    // A run that began before, with the session as it was, finds another generation and changes nothing.
+    // So does one that is later still.
     lab.map.write_state(slot, 0, generation + 1, &direction.state()).unwrap();
     lab.map.put(&V4, Some(&old)).unwrap();
     assert_eq!(verdict(&lab.program, &plain(&lab, 101)), Verdict::Pass);

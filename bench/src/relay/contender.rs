@@ -96,7 +96,6 @@ pub(super) fn start(
     issuer: &Issuer,
     flows: u32,
 ) -> anyhow::Result<Running> {
-    lab.set_mtu(if contender == Contender::WavryGeneric { 9000 } else { 1500 })?;
     let to_relay = |port| SocketAddrV4::new(RELAY, port);
     let receiver = SocketAddrV4::new(RECEIVER, RECEIVER_PORT);
     let plain = |way: &Way, to: SocketAddrV4| -> Vec<Flow> {
@@ -169,10 +168,14 @@ pub(super) fn start(
         Contender::WavrySlow | Contender::WavryXdp | Contender::WavryGeneric => {
             let path = match contender {
                 Contender::WavrySlow => "fast_path = \"off\"".to_owned(),
-                // In generic mode by itself: the driver has no native XDP beside an end with so large an MTU.
-                _ => format!(
-                    "fast_path = \"xdp\"\ninterfaces = [\"{RELAY_IN_DEVICE}\", \"{RELAY_OUT_DEVICE}\"]"
-                ),
+                _ => {
+                    // Here the other ends have programs. By itself the relay takes generic mode on a virtual cable.
+                    let mode = if contender == Contender::WavryXdp { "native" } else { "auto" };
+                    format!(
+                        "fast_path = \"xdp\"\nxdp_mode = \"{mode}\"\n\
+                         interfaces = [\"{RELAY_IN_DEVICE}\", \"{RELAY_OUT_DEVICE}\"]"
+                    )
+                }
             };
             let extra = format!(
                 "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\

@@ -162,13 +162,6 @@ impl Lab {
         Ok((results, self.relay_ns(forwarder)? - before))
     }
 
-    /// Of the far ends of the relay's cables.
-    pub(super) fn set_mtu(&self, mtu: u32) -> anyhow::Result<()> {
-        self.sender.ip(&format!("link set wvs0 mtu {mtu}"))?;
-        self.receiver.ip(&format!("link set wvd0 mtu {mtu}"))?;
-        Ok(())
-    }
-
     /// Until the relay's fast path carries so many sessions, in the mode that is expected.
     pub(super) fn wait_for_fast_sessions(&self, count: u32, generic: bool) -> anyhow::Result<()> {
         let attached = self.relay.ip(&format!("link show dev {RELAY_IN_DEVICE}"))?;
