@@ -8,6 +8,7 @@ mod fast;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -584,15 +585,31 @@ fn two_processors_let_a_sequence_pass_once() {
     let frames: Vec<_> = (0..DATAGRAMS).map(|sequence| plain(&lab, sequence)).collect();
     let cores = wavry_runtime::cores::allowed().unwrap();
     let program = &lab.program;
+    let arrived = AtomicU64::new(0);
+    let both = cores.len().min(2) as u64;
     let mut passed: Vec<usize> = std::thread::scope(|scope| {
         let run = |core: usize| {
-            let frames = &frames;
+            let (frames, arrived) = (&frames, &arrived);
             scope.spawn(move || {
                 wavry_runtime::cores::pin_to(core).unwrap();
-                let all = frames.iter().enumerate();
-                all.filter(|(_, frame)| verdict(program, frame) == Verdict::Tx)
-                    .map(|(n, _)| n)
-                    .collect::<Vec<_>>()
+                // They begin with each at the same moment.
+                let meet = |round: u64| {
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    for spins in 1.. {
+                        if arrived.load(Ordering::Acquire) >= both * (round + 1) {
+                            return;
+                        }
+                        if spins % 1000 == 0 {
+                            std::thread::yield_now();
+                        }
+                        std::hint::spin_loop();
+                    }
+                };
+                let rounds = (0..).zip(frames).filter(|(round, frame)| {
+                    meet(*round);
+                    verdict(program, frame) == Verdict::Tx
+                });
+                rounds.map(|(round, _)| round as usize).collect::<Vec<_>>()
             })
         };
         let threads: Vec<_> = cores.iter().take(2).map(|&core| run(core)).collect();
