@@ -20,6 +20,9 @@ use wavry_session_loop::{SessionLoop, now};
 /// How long a handshake or a frame may take, in microseconds.
 const PATIENCE_US: u64 = 2_000_000;
 
+/// A host takes a frame in slices, as its encoder makes them: no longer than an eighth of a frame of 1 MB, in bytes.
+const SLICE_MAX: usize = 128 << 10;
+
 /// What differs between measurements.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -69,23 +72,47 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Hands a frame of one slice to the host.
+    /// Hands a frame to the host slice by slice, and seals and sends all that may leave after each, as the host's
+    /// network thread does.
     ///
     /// # Errors
-    /// If the host does not take it.
-    pub fn submit(&mut self, data: &[u8]) -> anyhow::Result<()> {
+    /// If the host does not take it, or a broken socket.
+    #[inline]
+    pub fn send_frame(&mut self, data: &[u8]) -> anyhow::Result<()> {
+        self.send_frame_and(data, |_| {})
+    }
+
+    /// As [`send_frame`](Self::send_frame), and calls `on_video` with each batch of video.
+    ///
+    /// # Errors
+    /// If the host does not take it, or a broken socket.
+    #[inline]
+    pub fn send_frame_and(
+        &mut self,
+        data: &[u8],
+        mut on_video: impl FnMut(&endpoint::Transmit),
+    ) -> anyhow::Result<()> {
+        let last = data.len().div_ceil(SLICE_MAX) as u32 - 1;
+        for (index, slice) in (0..).zip(data.chunks(SLICE_MAX)) {
+            self.submit_slice(index, index == last, slice)?;
+            self.send_and(&mut on_video)?;
+        }
+        Ok(())
+    }
+
+    fn submit_slice(&mut self, slice_index: u32, last_slice: bool, data: &[u8]) -> anyhow::Result<()> {
         let now = now();
         let meta = SliceMeta {
             frame_id: FrameId(self.next_frame),
-            slice_index: 0,
-            last_slice: true,
+            slice_index,
+            last_slice,
             keyframe: self.next_frame == 0,
             reference: self.next_frame.checked_sub(1).map(FrameId),
             timestamp: now,
             capture_us: 300,
             encode_us: 4000,
         };
-        self.next_frame += 1;
+        self.next_frame += u64::from(last_slice);
         self.host
             .endpoint_mut()
             .submit_slice(now, &meta, data)
@@ -125,9 +152,10 @@ impl Pair {
     ///
     /// # Errors
     /// A broken socket, or a frame that does not leave.
-    pub fn send_paced(&mut self, packets: u64) -> anyhow::Result<()> {
+    pub fn send_paced(&mut self, data: &[u8], packets: u64) -> anyhow::Result<()> {
         let end = now().plus_micros(PATIENCE_US);
         let whole = self.data_packets() + packets;
+        self.send_frame(data)?;
         loop {
             self.send()?;
             if self.data_packets() >= whole {

@@ -48,8 +48,7 @@ impl Case {
         let mut plain = Pair::connect(settings)?;
         let mut protected = Pair::connect(Settings { parity: PARITY, ..settings })?;
         for pair in [&mut plain, &mut protected] {
-            pair.submit(&data)?;
-            pair.send()?;
+            pair.send_frame(&data)?;
             let mut arrived = Vec::new();
             pair.receive(|slice| arrived.extend_from_slice(slice))?;
             ensure!(arrived == data, "what arrived is not what was sent");
@@ -78,10 +77,7 @@ impl Case {
                 sent[0].push(timed(|| self.floor.send(&self.floor_data))?);
                 received[0].push(timed(|| self.floor.receive().map(|_| ()))?);
                 for (pair, at) in [(&mut self.plain, 1), (&mut self.protected, 2)] {
-                    sent[at].push(timed(|| {
-                        pair.submit(&self.data)?;
-                        pair.send()
-                    })?);
+                    sent[at].push(timed(|| pair.send_frame(&self.data))?);
                     received[at].push(timed(|| pair.receive(keep))?);
                     pair.answer()?;
                 }
@@ -134,8 +130,7 @@ pub(super) struct Shape {
 /// Sends a frame over a pair without parity and tells in what it left.
 pub(super) fn shape_of(pair: &mut Pair, data: &[u8]) -> anyhow::Result<Shape> {
     let mut shape = Shape { datagram_len: 0, packets: 0 };
-    pair.submit(data)?;
-    pair.send_and(|video| {
+    pair.send_frame_and(data, |video| {
         shape.datagram_len = shape.datagram_len.max(video.segment_len);
         shape.packets += video.datagrams();
     })?;

@@ -30,8 +30,7 @@ pub(super) fn measure(effort: Effort, report: &mut Report) -> anyhow::Result<()>
         let mut times = Vec::with_capacity(rounds);
         for _ in 0..rounds {
             times.push(timed(|| {
-                pair.submit(&data)?;
-                pair.send()?;
+                pair.send_frame(&data)?;
                 pair.receive(keep)?;
                 pair.answer()
             })?);

@@ -1,14 +1,17 @@
 //! Parity from shards.
 
+use crate::aligned::Aligned;
 use crate::isal::{self, Pieces, Rows};
 use crate::{PARITIES_MAX, SHARDS_MAX, coefficient};
+
+/// Where products are looked up, more shards than this are not multiplied all at once: one after the other takes
+/// less time, although every parity is read and written for each.
+const LOOKED_UP_AT_ONCE_MAX: usize = 16;
 
 /// Makes the parity of one group at a time, in buffers made once.
 ///
 /// Either all at once, where the shards lie ready: [`encode`](Self::encode). Or shard by shard, where each
-/// is at hand only for a moment: [`begin`](Self::begin), then [`add`](Self::add). The first reads each
-/// shard once and writes each parity once; the second reads and writes every parity for each shard, which
-/// takes about twice as long.
+/// is at hand only for a moment: [`begin`](Self::begin), then [`add`](Self::add).
 #[derive(Debug)]
 pub struct Encoder {
     pieces: Pieces,
@@ -18,9 +21,10 @@ pub struct Encoder {
     by_parity: Box<[u8]>,
     /// What `by_parity` is for: which shards, one bit each, and how many parities.
     encoded: (u64, usize),
-    /// `parities_max` buffers of `len_max` bytes, one after the other.
-    sums: Box<[u8]>,
+    /// `parities_max` buffers of `len_max` bytes, `stride` apart.
+    sums: Aligned,
     len_max: usize,
+    stride: usize,
     parities_max: usize,
     parities: usize,
     len: usize,
@@ -32,6 +36,7 @@ impl Encoder {
     pub fn new(parities_max: usize, len_max: usize) -> Self {
         let parities_max = parities_max.min(PARITIES_MAX);
         let pieces = Pieces::new();
+        let stride = Aligned::stride(len_max);
         let mut by_shard = Vec::with_capacity(SHARDS_MAX * parities_max * pieces.piece_len());
         for shard in 0..SHARDS_MAX as u8 {
             for parity in 0..parities_max as u8 {
@@ -43,8 +48,9 @@ impl Encoder {
             by_shard: by_shard.into_boxed_slice(),
             pieces,
             encoded: (0, 0),
-            sums: vec![0; parities_max * len_max].into_boxed_slice(),
+            sums: Aligned::zeroed(parities_max * stride),
             len_max,
+            stride,
             parities_max,
             parities: 0,
             len: 0,
@@ -56,7 +62,7 @@ impl Encoder {
     pub fn begin(&mut self, parities: usize, len: usize) -> usize {
         self.resize(parities, len);
         for parity in 0..self.parities {
-            self.sums[parity * self.len_max..][..self.len].fill(0);
+            self.sums.bytes_mut()[parity * self.stride..][..self.len].fill(0);
         }
         self.parities
     }
@@ -70,7 +76,7 @@ impl Encoder {
         }
         let bytes = &bytes[..bytes.len().min(self.len)];
         let tables = &self.by_shard[shard * self.parities_max * self.pieces.piece_len()..];
-        let rows = Rows { bytes: &mut self.sums, stride: self.len_max, count: self.parities };
+        let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
         isal::add(&self.pieces, tables, bytes, rows);
     }
 
@@ -81,6 +87,26 @@ impl Encoder {
         let shards = &shards[..shards.len().min(SHARDS_MAX)];
         let longest = shards.iter().map(|s| s.len()).max().unwrap_or(0);
         self.resize(parities, longest);
+        if shards.len() > LOOKED_UP_AT_ONCE_MAX && self.pieces.are_lookups() {
+            self.encode_stepwise(shards);
+        } else {
+            self.encode_at_once(shards);
+        }
+        self.parities
+    }
+
+    fn encode_stepwise(&mut self, shards: &[&[u8]]) {
+        // The first sets the parities, which saves clearing them.
+        let first = shards.iter().position(|shard| shard.len() >= self.len).unwrap_or(0);
+        let tables = &self.by_shard[first * self.parities_max * self.pieces.piece_len()..];
+        let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
+        isal::combine(self.len, &self.pieces, tables, [shards[first]].into_iter(), rows);
+        for (at, shard) in shards.iter().enumerate().filter(|(at, _)| *at != first) {
+            self.add(at, shard);
+        }
+    }
+
+    fn encode_at_once(&mut self, shards: &[&[u8]]) {
         // The full ones together; the few that are shorter are added, as if padded with zeros.
         let is_full = |shard: &&[u8]| shard.len() >= self.len;
         let full = (0..).zip(shards).filter(|(_, s)| is_full(s)).fold(0u64, |full, (at, _)| full | 1 << at);
@@ -96,14 +122,13 @@ impl Encoder {
             }
         }
         let sources = shards.iter().copied().filter(is_full);
-        let rows = Rows { bytes: &mut self.sums, stride: self.len_max, count: self.parities };
+        let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
         isal::combine(self.len, &self.pieces, &self.by_parity, sources, rows);
         for (at, shard) in shards.iter().enumerate() {
             if shard.len() < self.len {
                 self.add(at, shard);
             }
         }
-        self.parities
     }
 
     /// The bytes of parity `parity`; empty if the group has no such parity.
@@ -113,7 +138,7 @@ impl Encoder {
         if parity >= self.parities {
             return &[];
         }
-        &self.sums[parity * self.len_max..][..self.len]
+        &self.sums.bytes()[parity * self.stride..][..self.len]
     }
 
     /// Room for parities.

@@ -6,6 +6,7 @@
 //! copying. Invariant: no pointer that is handed out reaches beyond the slice that it was made from.
 
 use core::ffi::{c_int, c_uchar};
+use core::mem::MaybeUninit;
 
 use crate::{PARITIES_MAX, SHARDS_MAX};
 
@@ -57,6 +58,11 @@ impl Pieces {
         self.len
     }
 
+    /// Whether ISA-L multiplies by looking up halves of bytes, and not by instructions of the field (GFNI).
+    pub(crate) fn are_lookups(&self) -> bool {
+        self.len == PIECE_MAX
+    }
+
     /// The table of `coefficient`.
     #[inline]
     pub(crate) fn of(&self, coefficient: u8) -> &[u8] {
@@ -94,14 +100,16 @@ impl Rows<'_> {
     ///
     /// # Panics
     /// If there are more rows than bytes for them or than 64, or `len` is longer than a row.
-    fn pointers(&mut self, len: usize) -> [*mut u8; PARITIES_MAX] {
+    #[inline]
+    fn pointers(&mut self, len: usize) -> [MaybeUninit<*mut u8>; PARITIES_MAX] {
         assert!(len <= self.stride && self.count <= PARITIES_MAX);
         assert!(self.count * self.stride <= self.bytes.len());
-        let mut pointers = [core::ptr::null_mut(); PARITIES_MAX];
+        // ISA-L reads no more of them than there are rows; clearing the rest takes as long as a short row.
+        let mut pointers = [MaybeUninit::uninit(); PARITIES_MAX];
         let base = self.bytes.as_mut_ptr();
         for (row, pointer) in pointers.iter_mut().enumerate().take(self.count) {
             // SAFETY: `row < count`, and that many strides lie within `bytes`.
-            *pointer = unsafe { base.add(row * self.stride) };
+            pointer.write(unsafe { base.add(row * self.stride) });
         }
         pointers
     }
@@ -145,7 +153,7 @@ pub(crate) fn combine<'a>(
             rows.count as c_int,
             tables.as_ptr(),
             pointers.as_ptr(),
-            coding.as_ptr(),
+            coding.as_ptr().cast(),
         );
     }
 }
@@ -170,7 +178,7 @@ pub(crate) fn add(pieces: &Pieces, tables: &[u8], source: &[u8], mut rows: Rows<
             0,
             tables.as_ptr(),
             source.as_ptr(),
-            coding.as_ptr(),
+            coding.as_ptr().cast(),
         );
     }
 }

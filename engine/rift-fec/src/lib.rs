@@ -14,6 +14,7 @@
 //!
 //! Nothing allocates after construction.
 
+mod aligned;
 mod encoder;
 pub mod field;
 #[allow(unsafe_code)]
@@ -23,6 +24,7 @@ mod isal;
 pub mod reference;
 mod solver;
 
+pub use aligned::Aligned;
 pub use encoder::Encoder;
 pub use solver::Solver;
 

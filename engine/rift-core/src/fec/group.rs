@@ -1,6 +1,6 @@
 //! The Reed-Solomon parity of one group under construction.
 
-use rift_fec::Encoder;
+use rift_fec::{Aligned, Encoder};
 
 use super::SHARDS_MAX;
 
@@ -14,8 +14,9 @@ pub const LENGTH_LEN: usize = 2;
 #[derive(Debug)]
 pub struct Group {
     encoder: Encoder,
-    /// [`SHARDS_MAX`] places of `shard_len_max` bytes.
-    shards: Box<[u8]>,
+    /// [`SHARDS_MAX`] places of `shard_len_max` bytes, `stride` apart.
+    shards: Aligned,
+    stride: usize,
     lengths: [u16; SHARDS_MAX],
     shard_len_max: usize,
     count: usize,
@@ -28,7 +29,8 @@ impl Group {
         let shard_len_max = LENGTH_LEN + body_len_max.min(u16::MAX.into());
         Self {
             encoder: Encoder::new(parities_max, shard_len_max),
-            shards: vec![0; SHARDS_MAX * shard_len_max].into_boxed_slice(),
+            shards: Aligned::zeroed(SHARDS_MAX * Aligned::stride(shard_len_max)),
+            stride: Aligned::stride(shard_len_max),
             lengths: [0; SHARDS_MAX],
             shard_len_max,
             count: 0,
@@ -47,7 +49,7 @@ impl Group {
         if self.count == SHARDS_MAX || len > self.shard_len_max {
             return false;
         }
-        let shard = &mut self.shards[self.count * self.shard_len_max..][..len];
+        let shard = &mut self.shards.bytes_mut()[self.count * self.stride..][..len];
         let (length, rest) = shard.split_at_mut(LENGTH_LEN);
         length.copy_from_slice(&(body.len() as u16).to_be_bytes());
         rest.copy_from_slice(body);
@@ -60,7 +62,7 @@ impl Group {
     /// there are.
     pub fn finish(&mut self, parities: usize) -> usize {
         let mut shards: [&[u8]; SHARDS_MAX] = [&[]; SHARDS_MAX];
-        let places = self.shards.chunks_exact(self.shard_len_max).zip(&self.lengths);
+        let places = self.shards.bytes().chunks_exact(self.stride).zip(&self.lengths);
         for (shard, (bytes, &len)) in shards.iter_mut().zip(places).take(self.count) {
             *shard = &bytes[..len.into()];
         }

@@ -1,7 +1,7 @@
 //! Sizes and limits of a receiver, all of them fixed when it is made.
 
 use super::frame::PAYLOAD_MAX;
-use super::window::WRAPPER_MAX;
+use super::window::{WRAPPER_MAX, WRAPPERS};
 
 /// When frames are due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,8 @@ impl ReceiverConfig {
     pub fn memory_bytes(&self) -> usize {
         let sizes = self.sizes();
         sizes.frames * (sizes.buffer_bytes + sizes.bitmap_words * 8 + sizes.slices * 64)
-            + sizes.packets * (48 + WRAPPER_MAX)
+            + sizes.packets * 48
+            + sizes.packets.min(WRAPPERS) * WRAPPER_MAX
             + sizes.parities * (PAYLOAD_MAX + 192)
             + sizes.missing * 32
     }

@@ -203,7 +203,7 @@ fn subtract_message(
     frames: &FrameTable,
 ) -> bool {
     let Some(slot) = window.slot(id) else { return false };
-    if slot.body_len() != usize::from(body_len) {
+    if window.body_len(slot) != usize::from(body_len) {
         return false;
     }
     let Some(payload) = slot.position().and_then(|at| frames.chunk_bytes(at, slot.payload_len())) else {
@@ -229,10 +229,10 @@ fn shard_of_message(
     frames: &FrameTable,
     scratch: &mut [u8],
 ) -> Option<usize> {
-    let slot = window.slot(id).filter(|slot| slot.body_len() > 0)?;
+    let slot = window.slot(id).filter(|slot| window.body_len(slot) > 0)?;
     let payload = frames.chunk_bytes(slot.position()?, slot.payload_len())?;
     let (head, tail) = window.wrapper(slot);
-    let length = u16::try_from(slot.body_len()).ok()?.to_be_bytes();
+    let length = u16::try_from(window.body_len(slot)).ok()?.to_be_bytes();
     let mut end = 0;
     for part in [&length[..], head, payload, tail] {
         scratch.get_mut(end..end + part.len())?.copy_from_slice(part);

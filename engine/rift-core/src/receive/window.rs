@@ -13,6 +13,11 @@ use crate::message::ArrivalFeedback;
 /// [`VideoChunk::OVERHEAD_MAX`](crate::message::VideoChunk::OVERHEAD_MAX).
 pub(super) const WRAPPER_MAX: usize = crate::message::VideoChunk::OVERHEAD_MAX;
 
+/// The bytes around payloads are kept for this many ids. Parity comes right behind its group and waits for at most
+/// a resend of it, so that is far more than is used; and all of it stays in a near cache, which the bytes around
+/// every remembered payload would not.
+pub(super) const WRAPPERS: usize = 2048;
+
 /// A stream whose first packet has a lower id than this is taken to start at 0, so that a loss right at
 /// the start is noticed.
 const START_GAP_MAX: u64 = 256;
@@ -98,14 +103,6 @@ impl Slot {
     pub(super) fn payload_len(&self) -> usize {
         self.payload_len.into()
     }
-
-    /// Bytes of the whole message, 0 where it was not kept.
-    pub(super) fn body_len(&self) -> usize {
-        if self.head_len == 0 {
-            return 0;
-        }
-        usize::from(self.head_len) + usize::from(self.payload_len) + usize::from(self.tail_len)
-    }
 }
 
 /// What an arrival says about its neighbours.
@@ -128,7 +125,7 @@ pub(super) enum Arrival {
 #[derive(Debug)]
 pub(super) struct PacketWindow {
     slots: Vec<Slot>,
-    /// Head and tail of each message, in the order of `slots`.
+    /// Head and tail of the messages of the last ids, a power of two of them.
     wrappers: Vec<[u8; WRAPPER_MAX]>,
     /// Ids from here on were neither seen nor expected.
     next: u64,
@@ -154,7 +151,7 @@ impl PacketWindow {
     pub(super) fn new(packets: usize) -> Self {
         Self {
             slots: vec![Slot::EMPTY; packets],
-            wrappers: vec![[0; WRAPPER_MAX]; packets],
+            wrappers: vec![[0; WRAPPER_MAX]; packets.min(WRAPPERS)],
             next: 0,
             newest: None,
             front: None,
@@ -292,8 +289,10 @@ impl PacketWindow {
         if let Some(tail) = head.checked_add(payload.len()).and_then(|end| body.get(end..))
             && head > 0
             && head + tail.len() <= WRAPPER_MAX
+            && id.saturating_add(self.wrappers.len() as u64) >= self.next
         {
-            let wrapper = &mut self.wrappers[index];
+            let place = id as usize & (self.wrappers.len() - 1);
+            let wrapper = &mut self.wrappers[place];
             // A copy of constant length is a few instructions; what it copies too much is never read.
             if let Some(start) = body.first_chunk() {
                 *wrapper = *start;
@@ -320,9 +319,17 @@ impl PacketWindow {
         self.slots.len() as u64
     }
 
-    /// The bytes before and behind the payload of a slot whose message was kept.
+    /// Bytes of the whole message of a slot, 0 where it was not kept or not long enough.
+    pub(super) fn body_len(&self, slot: &Slot) -> usize {
+        if slot.head_len == 0 || slot.id.saturating_add(self.wrappers.len() as u64) < self.next {
+            return 0;
+        }
+        usize::from(slot.head_len) + usize::from(slot.payload_len) + usize::from(slot.tail_len)
+    }
+
+    /// The bytes before and behind the payload of a slot whose message is kept.
     pub(super) fn wrapper(&self, slot: &Slot) -> (&[u8], &[u8]) {
-        let wrapper = &self.wrappers[self.index(slot.id)];
+        let wrapper = &self.wrappers[slot.id as usize & (self.wrappers.len() - 1)];
         let (head, rest) = wrapper.split_at(slot.head_len.into());
         (head, &rest[..slot.tail_len.into()])
     }
@@ -501,6 +508,28 @@ mod tests {
         assert_eq!(window.anchor_above(3), None);
         assert_eq!(window.front(), Some((3, position(3))));
         assert_eq!(window.wrapper(window.slot(1).unwrap()), (&body[..10], &body[20..]));
+    }
+
+    #[test]
+    fn what_surrounds_old_payloads_is_forgotten_and_never_mistaken() {
+        let mut window = PacketWindow::new(2 * WRAPPERS);
+        let newest = WRAPPERS as u64 + 100;
+        for id in (0..=newest).filter(|&id| id != 50) {
+            window.arrive(at(id), id);
+            let body = [id as u8; 30];
+            window.note_video(id, position(id as u32), &body, &body[10..20], false);
+        }
+        // It shares its place with one that is newer.
+        window.arrive(at(newest), 50);
+        window.note_video(50, position(50), &[50; 30], &[50; 30][10..20], false);
+        for id in 0..=newest {
+            let slot = window.slot(id).unwrap();
+            let is_kept = id + WRAPPERS as u64 > newest;
+            assert_eq!(window.body_len(slot), if is_kept { 30 } else { 0 }, "{id}");
+            if is_kept {
+                assert_eq!(window.wrapper(slot), (&[id as u8; 10][..], &[id as u8; 10][..]), "{id}");
+            }
+        }
     }
 
     /// Proves R-FB-2.

@@ -184,9 +184,11 @@ impl VideoSender {
         self.next_group_id = self.next_group_id.next();
     }
 
-    /// How many parities a group of `packets` gets, but not fewer than `parity_ppm` says.
+    /// How many parities a group of `packets` gets, but not fewer than `parity_ppm` says: to the nearest number, since
+    /// a fraction too many for each group would be a tenth more than is asked for.
     fn parities(&mut self, packets: usize, parity_ppm: u32) -> usize {
-        let least = (u64::from(parity_ppm) * packets as u64).div_ceil(PPM.into()) as usize;
+        let wanted = u64::from(parity_ppm) * packets as u64;
+        let least = ((wanted + u64::from(PPM) / 2) / u64::from(PPM)).max(u64::from(wanted > 0)) as usize;
         self.protection.parities(packets).max(least)
     }
 }
