@@ -10,8 +10,11 @@ use std::time::Duration;
 
 use lab::{Lab, Peer, talk, wait};
 use libbpf_rs::query::{MapInfoIter, ProgInfoIter};
+use wavry_xdp::attach::{Mode, ModeChoice, attach};
+use wavry_xdp::filter::Filter;
+use wavry_xdp::interface::Interface;
 
-const XDP: &str = "fast_path = \"xdp\"\ninterfaces = [\"r0\", \"r1\"]";
+const XDP: &str = "fast_path = \"xdp\"\nxdp_mode = \"native\"\ninterfaces = [\"r0\", \"r1\"]";
 
 /// Datagrams that the fast path sent on.
 fn carried(lab: &Lab) -> u64 {
@@ -44,9 +47,8 @@ fn streams_take_the_fast_path() {
 }
 
 #[test]
-fn generic_mode_is_taken_where_a_driver_has_no_other() {
-    // The loopback device has no native mode, and all devices are in one mode.
-    let Some(lab) = Lab::new("fast_path = \"auto\"\ninterfaces = [\"r0\", \"r1\", \"lo\"]") else { return };
+fn generic_mode_is_taken_where_native_may_lose_everything() {
+    let Some(lab) = Lab::new("fast_path = \"auto\"\ninterfaces = [\"r0\", \"r1\"]") else { return };
     assert!(lab.said().contains("\"mode\":\"generic\""), "{}", lab.said());
     a_stream_is_carried(&lab, false);
     a_stream_is_carried(&lab, true);
@@ -145,6 +147,67 @@ fn what_the_fast_path_cannot_carry_userspace_does() {
         first.iter().all(|peer| !peer.got.is_empty())
     });
     talk(&mut first, 100);
+}
+
+/// Proves RELAY-FAST-1: both peers are on the cable that frames go back to.
+#[test]
+fn peers_of_one_network_are_carried() {
+    let Some(lab) = Lab::new(XDP) else { return };
+    lab.client.ip("address add 10.81.1.3/24 dev c0").unwrap();
+    lab.client.ip("address add fd81:1::3/64 dev c0 nodad").unwrap();
+    // A virtual cable delivers what is sent back on it only if its other end has a program.
+    let filter = Filter::load(9, None).unwrap();
+    let _attachment = lab.client.with(|| {
+        attach(filter.program(), &Interface::named("c0").unwrap(), ModeChoice::Only(Mode::Native)).unwrap()
+    });
+    for (number, is_v6) in [(1, false), (2, true)] {
+        let mut peers = lab.pair_at(number, is_v6, [(&lab.client, 1, 2), (&lab.client, 1, 3)]);
+        lab.wait_for_sessions(u64::from(number), &mut peers);
+        let before = carried(&lab);
+        talk(&mut peers, 200);
+        assert_eq!(carried(&lab) - before, 400);
+    }
+}
+
+#[test]
+fn changes_that_do_not_concern_a_session_leave_it_alone() {
+    let Some(lab) = Lab::new(XDP) else { return };
+    let mut peers = lab.pair(1, false);
+    lab.wait_for_sessions(1, &mut peers);
+    for number in 0..3 {
+        lab.relay.ip(&format!("link add other{number} type veth peer name far{number}")).unwrap();
+        lab.relay.ip(&format!("link set other{number} up")).unwrap();
+        lab.relay.ip(&format!("address add 10.99.{number}.1/24 dev other{number}")).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = carried(&lab);
+    talk(&mut peers, 100);
+    assert_eq!(carried(&lab) - before, 200);
+    assert_eq!(lab.metric("wavry_relay_fast_sessions_taken_back_total"), 0);
+
+    // The neighbour has another card.
+    lab.host.ip("link set h0 address 02:00:00:00:77:77").unwrap();
+    lab.relay.ip("neigh replace 10.81.2.2 lladdr 02:00:00:00:77:77 dev r1").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before = carried(&lab);
+    talk(&mut peers, 100);
+    assert_eq!(carried(&lab) - before, 200);
+    assert_eq!(lab.metric("wavry_relay_fast_sessions_taken_back_total"), 0);
+}
+
+#[test]
+fn the_unit_has_all_the_capabilities_that_are_needed() {
+    let unit = include_str!("../systemd/wavry-relay.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    assert_eq!(line, "CAP_SYS_NICE CAP_NET_ADMIN CAP_BPF CAP_PERFMON");
+    let capabilities = ",+sys_nice,+net_admin,+bpf,+perfmon";
+    let Some(lab) = Lab::as_nobody(XDP, capabilities) else { return };
+    a_stream_is_carried(&lab, false);
+    // And says what is missing without.
+    let Some(lab) = Lab::as_nobody(&XDP.replace("xdp\"", "auto\""), ",+sys_nice") else { return };
+    let mut peers = lab.pair(1, false);
+    talk(&mut peers, 10);
+    assert!(lab.said().contains("CAP_BPF and CAP_NET_ADMIN are needed, and CAP_PERFMON"), "{}", lab.said());
 }
 
 fn shows_program(lab: &Lab) -> bool {

@@ -6,8 +6,9 @@
 //! its session is [put](SessionMap::put) with the state's generation until it is put without one.
 //!
 //! How to hand a session over: write both states with a new generation, then put the session with it. How to take it
-//! back: put it with generation 0, [settle](SessionMap::settle), read both states. A run of the program that began
-//! before finds another generation when it locks the state, and lets its datagram go up.
+//! back: put it without one, [settle](SessionMap::settle), [take](SessionMap::take_state) both states. A run of the
+//! program that began before and comes to the state only now finds another generation there, and lets its datagram
+//! go up.
 //!
 //! Invariant: nothing here outlives the process. Maps and program are file descriptors, never pinned.
 
@@ -52,6 +53,8 @@ pub struct RelayConfig {
     pub port: u16,
     /// Sessions at most.
     pub sessions: u32,
+    /// Slots for their states; at least as many.
+    pub slots: u32,
     /// Datagrams per second for sessions that are not there that go up all the same, so that their senders are told.
     pub absent_per_second: u32,
 }
@@ -92,7 +95,7 @@ impl RelayProgram {
         }
         let sessions = config.sessions.max(1);
         open.maps.sessions.set_max_entries(sessions)?;
-        open.maps.states.set_max_entries(sessions.saturating_mul(2))?;
+        open.maps.states.set_max_entries(config.slots.max(sessions).saturating_mul(2))?;
         let skeleton = open.load()?;
         let maps = Maps {
             sessions: MapHandle::try_from(&skeleton.maps.sessions)?,
@@ -112,18 +115,27 @@ impl RelayProgram {
         &self.program
     }
 
-    /// Attaches it to every interface, in one mode: native if all of them have it, else generic. It is detached from
-    /// those whose attachment is dropped.
+    /// Attaches it to every interface, in one mode. By itself it is native if all of them have it and none is a virtual
+    /// cable, whose other end takes frames from a program only if it has one as well, and drops them silently
+    /// otherwise; else generic. It is detached from those whose attachment is dropped.
     ///
     /// # Errors
     ///
     /// [`AttachError`] says what is in the way of which interface; then it is attached to none.
-    pub fn attach(&self, interfaces: &[Interface]) -> Result<(Mode, Vec<Attachment>), AttachError> {
+    pub fn attach(
+        &self,
+        interfaces: &[Interface],
+        choice: ModeChoice,
+    ) -> Result<(Mode, Vec<Attachment>), AttachError> {
         let all = |choice| {
             let each = interfaces.iter().map(|interface| attach::attach(&self.program, interface, choice));
             each.collect::<Result<Vec<_>, _>>()
         };
-        let mut attachments = all(ModeChoice::Auto)?;
+        let is_cable = |interface: &Interface| interface.driver() == "veth";
+        let mut attachments = all(match choice {
+            ModeChoice::Auto if interfaces.iter().any(is_cable) => ModeChoice::Only(Mode::Generic),
+            choice => choice,
+        })?;
         let mode = match attachments.iter().find(|attachment| attachment.mode() == Mode::Generic) {
             Some(_) => Mode::Generic,
             None => Mode::Native,
@@ -220,7 +232,7 @@ impl SessionMap {
     ///
     /// # Errors
     ///
-    /// For a slot that is not below the number of sessions.
+    /// For a slot that is not below the number of slots.
     pub fn write_state(&self, slot: u32, role: u8, generation: u16, state: &State) -> io::Result<()> {
         let value = state.encode(generation);
         self.0.states.update(&state_key(slot, role), &value, MapFlags::ANY).map_err(io::Error::other)
@@ -239,7 +251,7 @@ impl SessionMap {
     ///
     /// # Errors
     ///
-    /// For a slot that is not below the number of sessions, and when the state stays locked: a processor was taken
+    /// For a slot that is not below the number of slots, and when the state stays locked: a processor was taken
     /// away from the machine in the middle of a run.
     pub fn read_state(&self, slot: u32, role: u8) -> io::Result<State> {
         let mut bytes = [0; layout::STATE_LEN];
@@ -257,11 +269,23 @@ impl SessionMap {
         Err(io::Error::new(io::ErrorKind::TimedOut, "the state of a session stays locked"))
     }
 
+    /// [`read_state`](Self::read_state), and closes it: a late run of the program finds no generation that it knows. What
+    /// one does between the two, which are a microsecond apart, is lost.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn take_state(&self, slot: u32, role: u8) -> io::Result<State> {
+        let state = self.read_state(slot, role);
+        self.write_state(slot, role, 0, state.as_ref().unwrap_or(&State::default()))?;
+        state
+    }
+
     /// When a datagram of the direction last passed or was refused for its rate; exact at any time.
     ///
     /// # Errors
     ///
-    /// For a slot that is not below the number of sessions.
+    /// For a slot that is not below the number of slots.
     pub fn last_ns(&self, slot: u32, role: u8) -> io::Result<u64> {
         let mut bytes = [0; layout::STATE_LEN];
         self.0

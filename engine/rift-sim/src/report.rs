@@ -8,6 +8,7 @@ use rift_core::delta2::DecisionTrace;
 use crate::check::Violations;
 use crate::check::input::InputCounters;
 use crate::check::player::PlayerCounters;
+use crate::check::stale::Stale;
 use crate::cross::CrossCounters;
 use crate::link::LinkCounters;
 use crate::metrics::{NEVER_US, StreamLog, StreamMetrics};
@@ -68,6 +69,8 @@ pub struct Report {
     pub log: StreamLog,
     /// Every decision about the rate.
     pub decisions: Vec<Decision>,
+    /// Every time in which the newest complete picture was stale, and why.
+    pub stale: Vec<Stale>,
     /// The streams beside the first.
     pub flows: Vec<FlowReport>,
     /// What sources of cross traffic did, in the scenario's order.
@@ -284,6 +287,8 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         write_stream(f, &self.stream)?;
+        write_stale(f, &self.stale)?;
+        write_shared(f, &self.stream, self.flows.len())?;
         writeln!(f, "  fingerprint  {:016x}", self.fingerprint)?;
         for violation in self.violations.kept() {
             writeln!(f, "  BROKEN       {violation}")?;
@@ -321,6 +326,48 @@ fn write_stream(f: &mut fmt::Formatter<'_>, m: &StreamMetrics) -> fmt::Result {
         write!(f, "; 80 % after {:.2} s", ramp as f64 / 1e6)?;
     }
     writeln!(f)
+}
+
+fn write_stale(f: &mut fmt::Formatter<'_>, stale: &[Stale]) -> fmt::Result {
+    let mut sums: std::collections::BTreeMap<_, (u64, u64)> = std::collections::BTreeMap::new();
+    for one in stale {
+        let (count, us) = sums.entry(one.cause).or_default();
+        *count += 1;
+        *us += one.to_us - one.from_us;
+    }
+    if sums.is_empty() {
+        return Ok(());
+    }
+    f.write_str("  stale by     ")?;
+    for (i, (cause, (count, us))) in sums.iter().enumerate() {
+        let comma = if i > 0 { ", " } else { "" };
+        write!(f, "{comma}{cause} {count} x, {:.2} s", *us as f64 / 1e6)?;
+    }
+    writeln!(f)
+}
+
+fn write_shared(f: &mut fmt::Formatter<'_>, m: &StreamMetrics, others: usize) -> fmt::Result {
+    let shared = &m.shared;
+    let mut parts = Vec::new();
+    if let Some(jain) = shared.jain.filter(|_| others > 0) {
+        parts.push(format!("Jain {jain:.3}"));
+    }
+    if let Some(share) = shared.least_share {
+        parts.push(format!("least share {share:.2}"));
+    }
+    if let Some(together) = shared.together.filter(|_| others > 0) {
+        parts.push(format!("{:.1} % used together", together * 100.0));
+    }
+    if let Some(unsteady) = shared.unsteady {
+        parts.push(format!("rate varies by {:.0} %", unsteady * 100.0));
+    }
+    if let Some(mbps) = shared.beside_mbps {
+        parts.push(format!("{mbps:.2} Mbit/s beside others"));
+    }
+    if let Some(us) = shared.left_behind_us {
+        parts.push(format!("queue {:.1} ms a second after them", f64::from(us) / 1e3));
+    }
+    if parts.is_empty() { Ok(()) } else { writeln!(f, "  sharing      {}", parts.join(", ")) }
 }
 
 #[cfg(test)]

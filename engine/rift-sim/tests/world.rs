@@ -50,6 +50,27 @@ fn every_mistake_is_found() {
     }
 }
 
+/// A protocol that never repairs anything: one lost packet, and nothing more is decoded. The path is sound by then,
+/// so that it is no excuse.
+#[test]
+fn a_freeze_that_recovery_could_have_avoided_fails_a_run() {
+    let loss = "; limit freeze 60s latency 60s shown 0%; at 4s down loss 30%; at 4050ms down loss none";
+    let report = run(&format!("{SOUND}{loss}"), 1, Mistake::None);
+    assert!(report.violations.broke(Rule::AvoidableFreeze), "{report}");
+    let blamed: u64 = report.stale.iter().filter(|s| s.cause.is_fault()).map(|s| s.to_us - s.from_us).sum();
+    assert!(blamed > 5_000_000, "{report}");
+}
+
+/// While nothing gets through, nobody is at fault.
+#[test]
+fn an_outage_explains_a_freeze() {
+    let outage = "; at 4s down loss 100%; at 4500ms down loss none";
+    let report = run(&format!("{SOUND}{outage}"), 1, Mistake::None);
+    let within = |us: u64| (4_050_000..4_500_000).contains(&us);
+    let first = report.stale.iter().find(|stale| within(stale.from_us)).unwrap();
+    assert!(!first.cause.is_fault() && first.to_us >= 4_500_000, "{report}");
+}
+
 #[test]
 fn an_outage_is_a_freeze_and_lost_frames() {
     let outage = "; at 4s down loss 100%; at 4500ms down loss none";

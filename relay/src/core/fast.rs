@@ -45,7 +45,8 @@ pub enum FastCommand {
         /// Whose.
         id: SessionId,
     },
-    /// Find the ways to both peers; the answer is for [`Relay::handle_ways`].
+    /// Find the ways to both peers; the answer is for [`Relay::handle_ways`]. If nobody can be asked now:
+    /// [`Relay::handle_unasked`].
     Find {
         /// Whose.
         slot: u32,
@@ -72,7 +73,7 @@ pub enum FastCommand {
         /// What to write.
         entry: Entry,
     },
-    /// Enter it without a generation, settle, read both states; [`Relay::handle_taken_back`] takes them.
+    /// Enter it without a generation, settle, take both states; [`Relay::handle_taken_back`] takes them.
     TakeBack {
         /// Whose.
         id: SessionId,
@@ -317,6 +318,13 @@ impl Relay {
             session.fast.is_listed = false;
             table.pending.retain(|&pending| pending != slot);
             table.known -= 1;
+        }
+    }
+
+    /// Nobody could be asked for a session's ways: the sweep comes back to it.
+    pub fn handle_unasked(&mut self, slot: u32) {
+        if let Some(session) = &mut self.slots[slot as usize] {
+            session.fast.asked_ns = 0;
         }
     }
 

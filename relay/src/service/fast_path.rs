@@ -6,19 +6,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use wavry_runtime::clock::Clock;
 use wavry_runtime::spsc::{self, Consumer, Producer};
-use wavry_xdp::attach::{Attachment, Mode};
+use wavry_xdp::attach::{Attachment, Mode, ModeChoice};
 use wavry_xdp::interface::Interface;
 use wavry_xdp::relay::{CounterMap, Paths, RelayConfig, RelayProgram, SessionMap, interface_of};
 
-use super::metrics::{Metrics, add};
-use crate::config::{Config, FastPathChoice};
+use super::metrics::Metrics;
+use crate::config::{Config, FastPathChoice, XdpMode};
 use crate::core::{FastCommand, Now, Relay};
 
 /// Questions for ways that may wait; what does not fit is asked again a second later.
@@ -94,10 +94,24 @@ fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
     let program = RelayProgram::load(&RelayConfig {
         port: local.port(),
         sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+        slots: u32::try_from(config.sessions).unwrap_or(u32::MAX),
         absent_per_second: config.answers_per_second,
     })?;
-    let (mode, attachments) = program.attach(&interfaces)?;
+    let (mode, attachments) = program.attach(
+        &interfaces,
+        match config.xdp_mode {
+            XdpMode::Auto => ModeChoice::Auto,
+            XdpMode::Native => ModeChoice::Only(Mode::Native),
+            XdpMode::Generic => ModeChoice::Only(Mode::Generic),
+        },
+    )?;
     let fallback = attachments.iter().find_map(|attachment| attachment.fallback().map(ToString::to_string));
+    if mode == Mode::Generic {
+        tracing::info!(
+            "in generic mode datagrams that the kernel merges before the program sees them go through userspace: \
+             `ethtool -K INTERFACE gro off` keeps them apart"
+        );
+    }
     for interface in &interfaces {
         tracing::info!(
             interface = interface.name(),
@@ -124,23 +138,34 @@ struct Answer {
     ways: [Option<u16>; 2],
 }
 
+/// What the forwarding threads share.
+#[derive(Default)]
+struct Shared {
+    /// Counts changes of routes.
+    changes: AtomicU64,
+    /// Sessions that the map has no room for.
+    unknown: AtomicUsize,
+}
+
 /// The side of one forwarding thread.
 pub(super) struct FastPath {
     map: SessionMap,
+    /// Where its slots begin.
+    base: u32,
     questions: Producer<Question>,
     answers: Consumer<Answer>,
     paths: Thread,
-    /// Counts changes of routes.
-    changes: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     seen_changes: u64,
-    is_incomplete: bool,
+    unknown: usize,
+    sessions: usize,
     metrics: Arc<Metrics>,
 }
 
 impl FastPath {
     /// Does what the session logic wants done, and tells it what came of what it wanted before.
     pub(super) fn drive(&mut self, relay: &mut Relay, now: Now) {
-        let changes = self.changes.load(Ordering::Acquire);
+        let changes = self.shared.changes.load(Ordering::Acquire);
         if changes != self.seen_changes {
             self.seen_changes = changes;
             relay.handle_routes_changed();
@@ -156,14 +181,46 @@ impl FastPath {
         if asked {
             self.paths.unpark();
         }
-        self.metrics.fast_sessions.store(relay.handed_over() as u64, Ordering::Relaxed);
-        let is_incomplete = relay.unknown_to_fast() > 0;
-        if is_incomplete != self.is_incomplete && self.map.set_incomplete(is_incomplete).is_ok() {
-            self.is_incomplete = is_incomplete;
-            if is_incomplete {
-                tracing::warn!("the fast path's map is full: userspace carries the sessions beyond");
+        let sessions = relay.handed_over();
+        if sessions != self.sessions {
+            self.metrics
+                .fast_sessions
+                .fetch_add((sessions as u64).wrapping_sub(self.sessions as u64), Ordering::Relaxed);
+            self.sessions = sessions;
+        }
+        if relay.unknown_to_fast() != self.unknown {
+            self.tell_unknown(relay.unknown_to_fast());
+        }
+    }
+
+    /// The slot in the map of the first session.
+    pub(super) fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// Some sessions have no room in the map, or have it now.
+    #[cold]
+    fn tell_unknown(&mut self, unknown: usize) {
+        let before = self.shared.unknown.fetch_add(unknown.wrapping_sub(self.unknown), Ordering::AcqRel);
+        self.unknown = unknown;
+        if before == 0 {
+            tracing::warn!("the fast path's map is full: userspace carries the sessions beyond");
+        }
+        // Another thread may do the same; whoever comes last sets what is true by then.
+        loop {
+            let is_incomplete = self.shared.unknown.load(Ordering::Acquire) > 0;
+            if let Err(error) = self.map.set_incomplete(is_incomplete) {
+                self.count_error(&error);
+            }
+            if is_incomplete == (self.shared.unknown.load(Ordering::Acquire) > 0) {
+                return;
             }
         }
+    }
+
+    fn count_error(&self, error: &std::io::Error) {
+        self.metrics.fast_path_errors.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(%error, "a map of the fast path refused something");
     }
 
     fn execute(&mut self, relay: &mut Relay, now: Now, command: FastCommand) {
@@ -177,8 +234,9 @@ impl FastPath {
             }
             FastCommand::Forget { id } => self.map.remove(&id.0).err(),
             FastCommand::Find { slot, to } => {
-                // If there is no room now, the session asks again.
-                let _ = self.questions.push(Question { slot, to });
+                if self.questions.push(Question { slot, to }).is_err() {
+                    relay.handle_unasked(slot);
+                }
                 None
             }
             FastCommand::HandOver { id, slot, entry, states } => {
@@ -189,7 +247,7 @@ impl FastPath {
                     })
                     .and_then(|()| self.map.put(&id.0, Some(&entry)));
                 if handed.is_ok() {
-                    add(&self.metrics.handed_over, 1);
+                    self.metrics.handed_over.fetch_add(1, Ordering::Relaxed);
                 } else {
                     relay.handle_refused(now, slot);
                 }
@@ -203,11 +261,11 @@ impl FastPath {
                 updated.err()
             }
             FastCommand::TakeBack { id, slot, entry_slot } => {
-                add(&self.metrics.taken_back, 1);
+                self.metrics.taken_back.fetch_add(1, Ordering::Relaxed);
                 // One of the two works if there is a map at all.
                 let withdrawn = self.map.put(&id.0, None).or_else(|_| self.map.remove(&id.0));
                 self.map.settle();
-                let states = [0, 1].map(|role| self.map.read_state(entry_slot, role));
+                let states = [0, 1].map(|role| self.map.take_state(entry_slot, role));
                 let failed = withdrawn.err().or(states.iter().find_map(|state| {
                     state.as_ref().err().map(|error| std::io::Error::other(error.to_string()))
                 }));
@@ -221,13 +279,12 @@ impl FastPath {
             }
         };
         if let Some(error) = failed {
-            add(&self.metrics.fast_path_errors, 1);
-            tracing::debug!(%error, "a map of the fast path refused something");
+            self.count_error(&error);
         }
     }
 }
 
-/// Starts the thread that finds ways; the side of the forwarding thread.
+/// Starts the thread that finds ways; the sides of the forwarding threads, of which each has so many slots.
 ///
 /// # Errors
 ///
@@ -235,41 +292,56 @@ impl FastPath {
 pub(super) fn start(
     opened: &Opened,
     local: SocketAddr,
+    slots: &[usize],
     metrics: &Arc<Metrics>,
     ended: &Arc<AtomicBool>,
-) -> anyhow::Result<(FastPath, JoinHandle<()>)> {
+) -> anyhow::Result<(Vec<FastPath>, JoinHandle<()>)> {
     let listen = local.ip().to_canonical();
     let mut paths = Paths::open(opened.program.ways(), &opened.interfaces, listen)
         .context("the kernel cannot be asked for routes")?;
-    let (questions, mut question_end) = spsc::ring::<Question>(QUESTIONS);
-    let (mut answers, answer_end) = spsc::ring(QUESTIONS);
-    let changes = Arc::new(AtomicU64::new(0));
+    let shared = Arc::new(Shared::default());
+    let (mut asking, mut answering) = (Vec::new(), Vec::new());
+    for _ in slots {
+        let (questions, question_end) = spsc::ring::<Question>(QUESTIONS);
+        let (answers, answer_end) = spsc::ring::<Answer>(QUESTIONS);
+        asking.push((questions, answer_end));
+        answering.push((question_end, answers));
+    }
     let thread = {
-        let (changes, ended) = (Arc::clone(&changes), Arc::clone(ended));
+        let (shared, ended) = (Arc::clone(&shared), Arc::clone(ended));
         std::thread::Builder::new().name("relay-paths".to_owned()).spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 let now_ns = Clock.now();
                 if paths.refresh(now_ns) {
-                    changes.fetch_add(1, Ordering::Release);
+                    shared.changes.fetch_add(1, Ordering::Release);
                 }
-                while let Some(Question { slot, to }) = question_end.pop() {
-                    let ways = to.map(|to| paths.find(now_ns, to));
-                    // If there is no room now, the session asks again.
-                    let _ = answers.push(Answer { slot, to, ways });
+                for (questions, answers) in &mut answering {
+                    while let Some(Question { slot, to }) = questions.pop() {
+                        let ways = to.map(|to| paths.find(now_ns, to));
+                        // If there is no room now, the session asks again.
+                        let _ = answers.push(Answer { slot, to, ways });
+                    }
                 }
                 std::thread::park_timeout(REFRESH);
             }
         })?
     };
-    let fast_path = FastPath {
+    let bases = slots.iter().scan(0, |next, slots| {
+        let base = *next;
+        *next += *slots as u32;
+        Some(base)
+    });
+    let sides = bases.zip(asking).map(|(base, (questions, answers))| FastPath {
         map: opened.program.sessions(),
+        base,
         questions,
-        answers: answer_end,
+        answers,
         paths: thread.thread().clone(),
-        changes,
+        shared: Arc::clone(&shared),
         seen_changes: 0,
-        is_incomplete: false,
+        unknown: 0,
+        sessions: 0,
         metrics: Arc::clone(metrics),
-    };
-    Ok((fast_path, thread))
+    });
+    Ok((sides.collect(), thread))
 }

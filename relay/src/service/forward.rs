@@ -81,8 +81,8 @@ impl<T: Transport> Forwarder<T> {
 
     /// Has sessions carried by the fast path where it can.
     pub(super) fn with_fast_path(mut self, fast: Option<FastPath>) -> Self {
-        if fast.is_some() {
-            self.relay.enable_fast_path(0);
+        if let Some(fast) = &fast {
+            self.relay.enable_fast_path(fast.base());
         }
         self.fast = fast;
         self

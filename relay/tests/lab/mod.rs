@@ -17,6 +17,8 @@ use rift_relay::wire::{FORWARD_LEN, SessionId};
 use wavry_netns::{Namespace, cable, unavailable};
 
 pub(crate) const PORT: u16 = 4820;
+/// The user of that name.
+const NOBODY: u32 = 65_534;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The relay's machine has `r0` towards the client's `c0` and `r1` towards the host's `h0`; 10.81.1.0/24 and
@@ -31,11 +33,21 @@ pub(crate) struct Lab {
     place: PathBuf,
     issuer: IssuerKey,
     identity: Identity,
+    as_nobody: Option<&'static str>,
 }
 
 impl Lab {
     /// `None`, with the reason printed, where namespaces cannot be made.
     pub(crate) fn new(extra: &str) -> Option<Self> {
+        Self::start(extra, None)
+    }
+
+    /// As [`new`](Self::new), but the relay is the user nobody, with these capabilities.
+    pub(crate) fn as_nobody(extra: &str, capabilities: &'static str) -> Option<Self> {
+        Self::start(extra, Some(capabilities))
+    }
+
+    fn start(extra: &str, as_nobody: Option<&'static str>) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         if let Some(reason) = unavailable() {
             eprintln!("skipped: {reason}");
@@ -55,6 +67,7 @@ impl Lab {
             place,
             issuer,
             identity,
+            as_nobody,
         };
         cable((&lab.client, "c0"), (&lab.relay, "r0"), 1).unwrap();
         cable((&lab.host, "h0"), (&lab.relay, "r1"), 1).unwrap();
@@ -83,7 +96,23 @@ impl Lab {
 
     pub(crate) fn start_relay(&mut self) {
         let log = fs::File::create(&self.log).unwrap();
-        let mut command = self.relay.command(env!("CARGO_BIN_EXE_wavry-relay"));
+        let program = env!("CARGO_BIN_EXE_wavry-relay");
+        let mut command = match self.as_nobody {
+            None => self.relay.command(program),
+            Some(capabilities) => {
+                // Where nobody can read it.
+                let copy = self.place.join("wavry-relay");
+                fs::copy(program, &copy).unwrap();
+                for path in [&self.place, &self.place.join("identity")] {
+                    std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+                }
+                let mut command = self.relay.command("setpriv");
+                command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")]);
+                command.args(["--clear-groups".to_owned(), format!("--inh-caps=-all{capabilities}")]);
+                command.arg(format!("--ambient-caps=-all{capabilities}")).arg(copy);
+                command
+            }
+        };
         command.arg("--config").arg(self.place.join("relay.toml")).env("WAVRY_LOG", "debug");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
@@ -107,33 +136,45 @@ impl Lab {
         values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
-    /// Client and host of a session of their own, bound.
-    pub(crate) fn pair(&self, number: u8, is_v6: bool) -> [Peer; 2] {
+    /// A lease for a session of its own, and the identities of its client and host.
+    pub(crate) fn lease(&self, number: u8) -> (String, [Identity; 2]) {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let identities = || {
-            [Identity::from_seed([number; 32]).unwrap(), Identity::from_seed([number ^ 0x80; 32]).unwrap()]
-        };
-        let [client, host] = identities();
+        let identities =
+            [Identity::from_seed([number; 32]).unwrap(), Identity::from_seed([number ^ 0x80; 32]).unwrap()];
         let token = self.issuer.mint(&Claims {
             id: SessionId([number; 16]),
             session: SessionId([number; 16]),
             relay: self.identity.wavry_id(),
-            client: client.wavry_id(),
-            host: host.wavry_id(),
+            client: identities[0].wavry_id(),
+            host: identities[1].wavry_id(),
             issued_ms: now_ms,
             not_before_ms: now_ms,
             expires_ms: now_ms + 300_000,
             soft_kbps: 1_000_000,
             hard_kbps: 1_000_000,
         });
+        (token, identities)
+    }
+
+    /// Client and host of a session of their own, bound.
+    pub(crate) fn pair(&self, number: u8, is_v6: bool) -> [Peer; 2] {
+        self.pair_at(number, is_v6, [(&self.client, 1, 2), (&self.host, 2, 2)])
+    }
+
+    /// The same, each on a machine with a cable and an address of its own on it.
+    pub(crate) fn pair_at(&self, number: u8, is_v6: bool, places: [(&Namespace, u8, u8); 2]) -> [Peer; 2] {
+        let (token, [client, host]) = self.lease(number);
         let address = |net: u8, end: u8| -> SocketAddr {
             let text = if is_v6 { format!("[fd81:{net}::{end}]:0") } else { format!("10.81.{net}.{end}:0") };
             text.parse().unwrap()
         };
-        let mut peers = [(client, &self.client, 1), (host, &self.host, 2)].map(|(identity, machine, net)| {
-            let socket = machine.with(|| UdpSocket::bind(address(net, 2)).unwrap());
+        let mut identities = [Some(client), Some(host)];
+        let mut peers = [0, 1].map(|index: usize| {
+            let (machine, net, end) = places[index];
+            let identity = identities[index].take().unwrap();
+            let socket = machine.with(|| UdpSocket::bind(address(net, end)).unwrap());
             socket.set_nonblocking(true).unwrap();
-            let config = PeerConfig { identity, token: token.clone(), seed: [number ^ net; 32] };
+            let config = PeerConfig { identity, token: token.clone(), seed: [number ^ index as u8; 32] };
             let mut relay = address(net, 1);
             relay.set_port(PORT);
             Peer { peer: RelayPeer::new(config, now_us()).unwrap(), socket, relay, got: Vec::new() }
@@ -210,14 +251,15 @@ pub(crate) fn talk(peers: &mut [Peer], count: u32) {
         bytes
     };
     peers.iter_mut().for_each(|peer| peer.got.clear());
+    let end = Instant::now() + Duration::from_secs(3);
     for number in 0..count {
         for (index, peer) in peers.iter_mut().enumerate() {
             peer.send(&payload(index, number));
         }
         // Few are on their way at a time: queues of sockets are short, and of a busy machine all the more.
-        pump_until(peers, (number as usize + 1).saturating_sub(8));
+        pump_until(peers, (number as usize + 1).saturating_sub(8), end);
     }
-    pump_until(peers, count as usize);
+    pump_until(peers, count as usize, end);
     for (index, peer) in peers.iter().enumerate() {
         let expected: Vec<_> = (0..count).map(|number| payload(index ^ 1, number)).collect();
         assert_eq!(peer.got.len(), count as usize, "peer {index}");
@@ -225,10 +267,9 @@ pub(crate) fn talk(peers: &mut [Peer], count: u32) {
     }
 }
 
-/// Until each has so many datagrams, or a while has passed.
-fn pump_until(peers: &mut [Peer], count: usize) {
-    let begun = Instant::now();
-    while peers.iter().any(|peer| peer.got.len() < count) && begun.elapsed() < Duration::from_secs(3) {
+/// Until each has so many datagrams, or it takes too long.
+fn pump_until(peers: &mut [Peer], count: usize, end: Instant) {
+    while peers.iter().any(|peer| peer.got.len() < count) && Instant::now() < end {
         peers.iter_mut().for_each(Peer::pump);
     }
 }

@@ -3,16 +3,17 @@
 //! A thin shell around [`rift_sim`]: it chooses the scenario, prints reports, draws. The same scenario and
 //! seed give the same run on every machine.
 
+mod plot;
 mod table;
 mod traces;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
-use plotters::prelude::*;
 use rift_sim::scenario::Controller;
 use rift_sim::scenario::suite::SUITE;
-use rift_sim::{PRESETS, Preset, Report, Scenario, run as simulate};
+use rift_sim::{PRESETS, Preset, Scenario, run as simulate};
 
 /// Arguments of `wavry netsim`.
 #[derive(Debug, clap::Args)]
@@ -42,7 +43,8 @@ pub(crate) struct Arguments {
     /// controller, and write the table into this directory.
     #[arg(long, value_name = "DIRECTORY", conflicts_with_all = ["file", "text", "show", "plot"])]
     table: Option<PathBuf>,
-    /// Draw the last run over time into this file (SVG).
+    /// Draw the last run over time into this file (SVG): delay and stale times, rates, losses, and the reason of
+    /// each decision.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -68,12 +70,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     traces::load(&mut scenario)?;
     let mut failed = 0;
     for seed in seeds {
+        let began = Instant::now();
         let report = simulate(&scenario, seed);
+        let took = began.elapsed().as_secs_f64().max(1e-6);
         print!("{report}");
+        println!("  speed        {:.0} x real time", report.simulated_us as f64 / 1e6 / took);
         failed += u64::from(!report.passed());
         if let Some(path) = arguments.plot.as_deref().filter(|_| seed + 1 >= arguments.seed + arguments.seeds)
         {
-            plot(&report, path)?;
+            plot::draw(&report, path)?;
         }
     }
     if failed > 0 {
@@ -111,101 +116,14 @@ fn controller(name: &str) -> Result<Controller, String> {
 fn list() {
     println!("Scenarios; run one with `wavry netsim NAME`, see what it says with --show:");
     for preset in PRESETS {
-        println!("  {:<11} {}", preset.name, preset.about);
+        println!("  {:<13} {}", preset.name, preset.about);
     }
     println!("Those that controllers are judged by, also with --table DIRECTORY:");
     for row in SUITE {
-        println!("  {:<11} {}", row.preset.name, row.preset.about);
+        println!("  {:<13} {}", row.preset.name, row.preset.about);
     }
     println!("Measured capacities are read from the directory in {}.", traces::VARIABLE);
 }
-
-/// Draws latency and rate over time.
-fn plot(report: &Report, path: &Path) -> anyhow::Result<()> {
-    let failed =
-        |e: &dyn std::fmt::Display| anyhow::anyhow!("the plot {} was not written: {e}", path.display());
-    let seconds = |us: u64| us as f64 / 1e6;
-    let end = seconds(report.simulated_us).max(0.1);
-    let mut before = 0;
-    let rates: Vec<(f64, f64)> = report
-        .samples
-        .iter()
-        .map(|s| {
-            let span_us = s.at_us.saturating_sub(before).max(1);
-            before = s.at_us;
-            (seconds(s.at_us), s.down_bytes as f64 * 8.0 / span_us as f64)
-        })
-        .collect();
-    let mut before = 0;
-    let mut offered: Vec<(f64, f64)> = Vec::new();
-    for sample in &report.samples {
-        let span_us = sample.at_us.saturating_sub(before).max(1);
-        before = sample.at_us;
-        if report.stream.capacity_mbps.is_some() {
-            offered.push((seconds(sample.at_us), sample.offered_bytes as f64 * 8.0 / span_us as f64));
-        }
-    }
-    let latency = || report.samples.iter().map(|s| (seconds(s.at_us), f64::from(s.latency_us) / 1e3));
-    let queue = || report.samples.iter().map(|s| (seconds(s.at_us), s.queue_us as f64 / 1e3));
-    let target = || report.samples.iter().map(|s| (seconds(s.at_us), f64::from(s.target_kbps) / 1e3));
-    let top = |values: &mut dyn Iterator<Item = f64>| values.fold(1.0, f64::max) * 1.1;
-
-    let root = SVGBackend::new(path, (1100, 700)).into_drawing_area();
-    root.fill(&WHITE).map_err(|e| failed(&e))?;
-    let (upper, lower) = root.split_vertically(370);
-    let panels: [(_, _, _, Vec<Line>); 2] = [
-        (
-            upper,
-            format!("{}, seed {}: longest time from capture to screen", report.name, report.seed),
-            "milliseconds",
-            vec![("latency", BLUE, latency().collect()), ("queue on the path", RED, queue().collect())],
-        ),
-        (
-            lower,
-            "Rate from host to client".to_owned(),
-            "Mbit/s",
-            vec![
-                ("capacity", RGBColor(170, 170, 170), offered),
-                ("sent", BLUE, rates),
-                ("encoder's target", GREEN, target().collect()),
-            ],
-        ),
-    ];
-    for (area, caption, unit, lines) in panels {
-        let height = top(&mut lines.iter().flat_map(|(_, _, points)| points.iter().map(|p| p.1)));
-        let mut chart = ChartBuilder::on(&area)
-            .caption(caption, ("sans-serif", 18))
-            .margin(12)
-            .x_label_area_size(34)
-            .y_label_area_size(54)
-            .build_cartesian_2d(0.0..end, 0.0..height)
-            .map_err(|e| failed(&e))?;
-        chart
-            .configure_mesh()
-            .x_desc("seconds")
-            .y_desc(unit)
-            .light_line_style(WHITE)
-            .draw()
-            .map_err(|e| failed(&e))?;
-        for (name, colour, points) in lines {
-            chart
-                .draw_series(LineSeries::new(points, &colour))
-                .map_err(|e| failed(&e))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
-        }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .draw()
-            .map_err(|e| failed(&e))?;
-    }
-    root.present().map_err(|e| failed(&e))
-}
-
-/// A curve: name, colour, points.
-type Line = (&'static str, RGBColor, Vec<(f64, f64)>);
 
 #[cfg(test)]
 mod tests {
@@ -232,7 +150,10 @@ mod tests {
         run(&Arguments { plot: Some(path.clone()), ..arguments(sound) }).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert!(svg.contains("latency") && svg.contains("polyline"), "{svg}");
+        assert!(
+            svg.contains("capture to complete") && svg.contains("polyline") && svg.contains("Approach"),
+            "{svg}"
+        );
         let error = run(&arguments("duration 3s; limit freeze 1ms")).unwrap_err();
         assert!(error.to_string().contains("2 of 2"), "{error}");
     }

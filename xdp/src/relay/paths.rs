@@ -5,8 +5,8 @@
 //! neighbour that changes is one entry and no session has to be told.
 //!
 //! Invariant: a number means one way for as long as any session may use it: it is given to another way no sooner
-//! than [`FORGET_NS`] after it was last asked for, and sessions ask much more often. When routes change, all ways are
-//! taken out, and sessions go up until they asked again.
+//! than [`FORGET_NS`] after it was last asked for, and sessions ask much more often. When routes change, sessions ask
+//! again and are told other numbers.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,8 @@ use crate::netlink::{Mac, Netlink};
 const REFRESH_NS: u64 = 5_000_000_000;
 /// The same after it did: neighbours of a busy network change all the time.
 const REFRESH_SOON_NS: u64 = 50_000_000;
+/// Routes of a machine with many devices change often; sessions are told at most this often.
+const ROUTES_NS: u64 = 1_000_000_000;
 /// Sessions that use a way ask for it at least this often, with a margin.
 const FORGET_NS: u64 = 300_000_000_000;
 
@@ -36,14 +38,14 @@ struct Hop {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// `None`: a route that is gone; the number waits to be free.
-    hop: Option<Hop>,
-    to_mac: Option<Mac>,
+    hop: Hop,
+    /// What is in the table; `None`: the way cannot be used for now.
+    written: Option<Way>,
     asked_ns: u64,
 }
 
 /// A device that frames pass, and those of VLANs on it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Device {
     number: u32,
     wire: u32,
@@ -64,6 +66,9 @@ pub struct Paths {
     listen: Option<IpAddr>,
     entries: Vec<Entry>,
     refresh_ns: u64,
+    /// Routes changed, and sessions were not told yet.
+    has_news: bool,
+    told_ns: u64,
 }
 
 impl Paths {
@@ -81,6 +86,8 @@ impl Paths {
             listen: (!listen.is_unspecified()).then_some(listen),
             entries: Vec::new(),
             refresh_ns: 0,
+            has_news: false,
+            told_ns: 0,
         };
         paths.learn_locals()?;
         Ok(paths)
@@ -95,38 +102,32 @@ impl Paths {
         };
         let listen = self.listen.filter(|ip| ip.is_ipv4() == to.is_ipv4());
         let route = self.netlink.route(to.ip(), listen, scope).ok().flatten()?;
-        if route.source.is_ipv4() != to.is_ipv4() || route.next_hop.is_ipv4() != to.is_ipv4() {
+        if route.source.is_ipv4() != to.is_ipv4() {
             return None;
         }
         self.device(route.device)?;
         let hop =
             Hop { device: route.device, next_hop: route.next_hop, source: route.source, mtu: route.mtu };
-        let known = self.entries.iter().position(|entry| entry.hop == Some(hop));
-        let number = known.or_else(|| self.free(now_ns))?;
-        if known.is_none() {
-            self.entries[number] = Entry { hop: Some(hop), to_mac: None, asked_ns: now_ns };
-        }
+        let number = match self.entries.iter().position(|entry| entry.hop == hop) {
+            Some(number) => number,
+            None => self.add(now_ns, hop)?,
+        };
         self.entries[number].asked_ns = now_ns;
         self.refresh_entry(number);
-        self.entries[number].to_mac.map(|_| number as u16)
+        self.entries[number].written.map(|_| number as u16)
     }
 
     /// Looks what changed and asks again for what may have; call it ten times a second. True: routes changed, and
     /// every session had better ask again.
     pub fn refresh(&mut self, now_ns: u64) -> bool {
         let changes = self.netlink.poll_changes();
-        let changed = changes.routes || changes.devices;
-        if changed {
-            self.devices.clear();
-            for number in 0..self.entries.len() {
-                self.entries[number].hop = None;
-                self.entries[number].to_mac = None;
-                let _ = self.table.clear(number as u16);
-            }
-            // What cannot be learnt now is learnt at the next refresh.
+        if changes.devices {
+            self.has_news |= self.relearn_devices();
+            // What cannot be learnt now is learnt with the next change.
             let _ = self.learn_locals();
         }
-        if changes.neighbours {
+        self.has_news |= changes.routes;
+        if changes.neighbours || changes.devices {
             self.refresh_ns = self.refresh_ns.min(now_ns + REFRESH_SOON_NS);
         }
         if now_ns >= self.refresh_ns {
@@ -135,49 +136,55 @@ impl Paths {
                 self.refresh_entry(number);
             }
         }
-        changed
+        let tell = self.has_news && now_ns.saturating_sub(self.told_ns) >= ROUTES_NS;
+        if tell {
+            (self.has_news, self.told_ns) = (false, now_ns);
+        }
+        tell
     }
 
-    /// Ways that can be used now.
-    #[must_use]
-    pub fn known(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.to_mac.is_some()).count()
-    }
-
-    /// A number that nobody uses.
-    fn free(&mut self, now_ns: u64) -> Option<usize> {
+    /// Gives a way a number that nobody uses.
+    fn add(&mut self, now_ns: u64, hop: Hop) -> Option<usize> {
+        let entry = Entry { hop, written: None, asked_ns: now_ns };
         if self.entries.len() < usize::from(WAYS_MAX) {
-            self.entries.push(Entry { hop: None, to_mac: None, asked_ns: now_ns });
+            self.entries.push(entry);
             return Some(self.entries.len() - 1);
         }
-        self.entries.iter().position(|entry| now_ns.saturating_sub(entry.asked_ns) > FORGET_NS)
+        let unused = |entry: &Entry| now_ns.saturating_sub(entry.asked_ns) > FORGET_NS;
+        let number = self.entries.iter().position(unused)?;
+        self.table.clear(number as u16).ok()?;
+        self.entries[number] = entry;
+        Some(number)
     }
 
     /// Asks for the neighbour, and writes the way if it is another one than before.
     fn refresh_entry(&mut self, number: usize) {
-        let Some(hop) = self.entries[number].hop else { return };
+        let hop = self.entries[number].hop;
         let device = self.device(hop.device).filter(|device| device.is_running);
         let neighbour = self.netlink.neighbour(hop.device, hop.next_hop).ok().flatten();
-        let to_mac = neighbour.map(|(mac, _)| mac).filter(|_| device.is_some());
-        if to_mac == self.entries[number].to_mac {
+        let way = device.zip(neighbour).map(|(device, (to_mac, _))| Way {
+            device: device.wire,
+            vlan: device.vlan,
+            mtu: u16::try_from(hop.mtu.unwrap_or(usize::MAX).min(device.mtu)).unwrap_or(u16::MAX),
+            to_mac,
+            from_mac: device.mac,
+            source: hop.source,
+        });
+        if way == self.entries[number].written {
             return;
         }
-        let written = match (to_mac, device) {
-            (Some(to_mac), Some(device)) => {
-                let mtu = hop.mtu.unwrap_or(usize::MAX).min(device.mtu);
-                let way = Way {
-                    device: device.wire,
-                    vlan: device.vlan,
-                    mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
-                    to_mac,
-                    from_mac: device.mac,
-                    source: hop.source,
-                };
-                self.table.set(number as u16, &way)
-            }
-            _ => self.table.clear(number as u16),
+        let done = match &way {
+            Some(way) => self.table.set(number as u16, way),
+            None => self.table.clear(number as u16),
         };
-        self.entries[number].to_mac = to_mac.filter(|_| written.is_ok());
+        self.entries[number].written = way.filter(|_| done.is_ok());
+    }
+
+    /// Learns the devices in use anew; whether one of them is not what it was.
+    fn relearn_devices(&mut self) -> bool {
+        let before = std::mem::take(&mut self.devices);
+        let changed = before.iter().filter(|old| self.device(old.number) != Some(**old)).count();
+        changed > 0
     }
 
     /// A device that routes name, if frames of it pass one that the program is attached to.

@@ -5,6 +5,7 @@
 
 pub mod input;
 pub mod player;
+pub mod stale;
 pub mod wire;
 
 use core::fmt;
@@ -46,6 +47,8 @@ pub enum Rule {
     KeyStuck,
     /// After a quiet time both ends agree on what is down and where the pointer is.
     InputState,
+    /// No picture is stale for longer than the path explains: see [`stale`].
+    AvoidableFreeze,
     /// Polling an endpoint comes to an end. A run that breaks this ends there.
     Endless,
     /// The session stands when the scenario says so.

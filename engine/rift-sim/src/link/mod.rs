@@ -83,6 +83,14 @@ impl Default for LinkConfig {
     }
 }
 
+impl LinkConfig {
+    /// How much longer a packet that is picked for reordering takes, in microseconds.
+    #[must_use]
+    pub fn reorder_us_max(&self) -> u64 {
+        if self.reorder > 0.0 { self.reorder_us } else { 0 }
+    }
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {

@@ -55,6 +55,8 @@ pub struct StreamLog {
     pub targets: Vec<(u64, Bitrate)>,
     /// Captures that were not encoded, in microseconds, and why.
     pub idle: Vec<(u64, Idle)>,
+    /// From when until when, in microseconds, no client was there that had shown a picture.
+    pub absent: Vec<(u64, u64)>,
 }
 
 /// Why a picture was not encoded.
@@ -78,6 +80,15 @@ impl StreamLog {
         let at = self.frames.first().and_then(|first| id.0.checked_sub(first.id.0));
         if let Some(frame) = at.and_then(|at| self.frames.get_mut(at as usize)) {
             frame.complete_us = frame.complete_us.min(now_us);
+        }
+        if let Some((_, end)) = self.absent.last_mut() {
+            *end = (*end).min(now_us);
+        }
+    }
+
+    pub(crate) fn on_absent(&mut self, now_us: u64) {
+        if self.absent.last().is_none_or(|&(_, end)| end != u64::MAX) {
+            self.absent.push((now_us, u64::MAX));
         }
     }
 

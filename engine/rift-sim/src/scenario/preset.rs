@@ -32,7 +32,7 @@ pub const PRESETS: &[Preset] = &[
         about: "losses of 6 packets on average, 1 % in all, 20 ms round trip",
         text: "name bursts; duration 60s; down rate 100Mbit/s delay 10ms queue 500kB loss burst 1% 6;
                up delay 10ms loss burst 1% 3; video rate 20Mbit/s;
-               limit latency 130ms freeze 100ms shown 94% stuck 1s",
+               limit latency 130ms freeze 120ms shown 94% stuck 1s",
     },
     Preset {
         name: "wifi",

@@ -1,16 +1,22 @@
 //! The end of a run: what must hold of it as a whole, and its report.
 
+use rift_core::Timestamp;
+
 use super::pair::Pair;
 use super::stage::{Stage, Way};
 use super::{Peers, Side, World};
 use crate::check::Rule;
+use crate::check::stale::{RunLog, Stale, explain};
 use crate::cross::Cross;
 use crate::endpoint::Host as _;
-use crate::link::STANDING_WINDOW_US;
+use crate::link::{LinkConfig, STANDING_WINDOW_US};
 use crate::metrics::share::{Guest, Shared, Stream};
 use crate::metrics::{StreamMetrics, Traffic};
 use crate::report::{Distribution, FlowReport, PathCounters, Report};
 use crate::scenario::Action;
+
+/// Shorter ones are two frames' worth of what real recovery cannot know, in microseconds.
+const FAULT_US_MIN: u64 = 35_000;
 
 impl<P: Peers> Pair<P> {
     /// Checks what can only be judged at the end.
@@ -50,6 +56,42 @@ impl<P: Peers> Pair<P> {
             );
         }
         stage.note(30, self.local(Side::Host, now).as_micros());
+    }
+
+    /// Every stale time since the warm-up, with its cause. A fault breaks a rule.
+    fn explain(&self, stage: &mut Stage) -> Vec<Stale> {
+        let way_us = |link: &LinkConfig| {
+            link.delay_us
+                + self.flow.delay_us
+                + link.jitter_us
+                + 2 * link.jitter_sd_us
+                + link.reorder_us_max()
+        };
+        let (there, back) = if self.flow.reverse {
+            (&self.scenario.up, &self.scenario.down)
+        } else {
+            (&self.scenario.down, &self.scenario.up)
+        };
+        let end_us = stage.now.as_micros();
+        let [down, up] = &stage.accounts[self.index].records;
+        let log = RunLog {
+            stream: &self.stream,
+            down,
+            up,
+            samples: &self.samples,
+            delay_us: (way_us(there), way_us(back)),
+            encode_us: self.scenario.source.encode_us.into(),
+            period_us: 1_000_000 / u64::from(self.scenario.source.fps.max(1)),
+            span_us: (self.warm_up.at.as_micros(), self.flow.stop_us.unwrap_or(end_us).min(end_us)),
+        };
+        let stale = explain(&log);
+        for one in stale.iter().filter(|one| one.cause.is_fault() && one.to_us - one.from_us > FAULT_US_MIN) {
+            let at = Timestamp::from_micros(one.from_us);
+            let ms = (one.to_us - one.from_us) as f64 / 1e3;
+            let text = format!("stream {}: {} for {ms:.1} ms", self.index + 1, one.cause);
+            stage.violations.add(at, Rule::AvoidableFreeze, text);
+        }
+        stale
     }
 
     /// What the stream was worth since its warm-up.
@@ -148,8 +190,9 @@ impl<P: Peers> World<P> {
     pub(super) fn into_report(self) -> Report {
         let shared = self.shared();
         let (down, up) = (*self.stage.link(Way::Down).counters(), *self.stage.link(Way::Up).counters());
+        let mut stage = self.stage;
+        let mut explained: Vec<_> = self.pairs.iter().map(|pair| pair.explain(&mut stage)).collect();
         let mut pairs = self.pairs.into_iter();
-        let stage = self.stage;
         // There always is a first.
         let Some(first) = pairs.next() else { return Report::default() };
         let stream = StreamMetrics { shared, ..first.metrics(&stage) };
@@ -158,6 +201,7 @@ impl<P: Peers> World<P> {
             .collect();
         Report {
             stream,
+            stale: std::mem::take(&mut explained[0]),
             flows,
             cross: self.cross.iter().map(Cross::counters).collect(),
             log: first.stream,
@@ -182,7 +226,7 @@ impl<P: Peers> World<P> {
             client_drops: first.client_drops,
             sessions: first.sessions,
             key_generations: first.host.key_generations(),
-            first_picture_us: first.first_picture.map(rift_core::Timestamp::as_micros),
+            first_picture_us: first.first_picture.map(Timestamp::as_micros),
             samples: first.samples,
             violations: stage.violations,
         }

@@ -184,6 +184,7 @@ impl<P: Peers> Pair<P> {
         self.client_connected = false;
         self.client_wake = Wake::default();
         self.player.restart();
+        self.stream.on_absent(stage.now.as_micros());
         self.pump(stage, Side::Client);
     }
 
@@ -434,6 +435,7 @@ impl<P: Peers> Pair<P> {
             Action::Vanish => {
                 self.client = None;
                 self.client_connected = false;
+                self.stream.on_absent(stage.now.as_micros());
                 self.player.restart();
                 self.input.restart(stage.now);
             }

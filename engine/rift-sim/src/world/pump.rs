@@ -189,6 +189,7 @@ impl<P: Peers> Pair<P> {
                 ClientNotice::Closed => {
                     self.client_connected = false;
                     self.player.restart();
+                    self.stream.on_absent(stage.now.as_micros());
                     stage.note(21, 0);
                 }
             }
