@@ -85,7 +85,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             let token = issuer.mint(&claims);
             lease::read_unverified(token.as_bytes())
                 .context("client and host must differ, and the rates be above 0 with soft at most hard")?;
-            println!("{token}");
+            say!("{token}");
             Ok(())
         }
         Command::Show { lease, issuer } => show(&lease, issuer),
@@ -103,7 +103,7 @@ fn keygen(path: &Path) -> anyhow::Result<()> {
     file.write_all(key.to_secret_text().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    println!("{}", key.public());
+    say!("{}", key.public());
     Ok(())
 }
 
@@ -136,16 +136,16 @@ fn show(given: &str, issuer: Option<IssuerPublic>) -> anyhow::Result<()> {
         None => lease::read_unverified(token)?,
     };
     let time = lease::format_rfc3339;
-    println!("lease    {}", claims.id);
-    println!("session  {}", claims.session);
-    println!("relay    {}", claims.relay);
-    println!("client   {}", claims.client);
-    println!("host     {}", claims.host);
-    println!("valid    {} to {}", time(claims.not_before_ms), time(claims.expires_ms));
-    println!("rates    {} kbit/s on average, {} for short", claims.soft_kbps, claims.hard_kbps);
-    println!("key      {}", lease::key_id(token)?);
+    say!("lease    {}", claims.id);
+    say!("session  {}", claims.session);
+    say!("relay    {}", claims.relay);
+    say!("client   {}", claims.client);
+    say!("host     {}", claims.host);
+    say!("valid    {} to {}", time(claims.not_before_ms), time(claims.expires_ms));
+    say!("rates    {} kbit/s on average, {} for short", claims.soft_kbps, claims.hard_kbps);
+    say!("key      {}", lease::key_id(token)?);
     if issuer.is_none() {
-        println!("the signature was not checked: give --issuer to do so");
+        say!("the signature was not checked: give --issuer to do so");
     }
     if !claims.is_current(unix_ms()) {
         bail!("the lease is over, or not good yet");

@@ -14,6 +14,9 @@ use wavry_client::{Target, default_directory};
 use wavry_platform::x11::{X11Capture, X11CaptureConfig};
 use wavry_runtime::kernel::Unsupported;
 
+#[macro_use]
+mod output;
+
 mod demo;
 mod latency;
 mod lease;
@@ -90,12 +93,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let home = Home::new(&arguments.config_dir);
     match arguments.command {
         Command::Keygen => {
-            println!("{}", home.identity()?.wavry_id());
+            say!("{}", home.identity()?.wavry_id());
             Ok(())
         }
         Command::ShowId => {
             let path = arguments.config_dir.join(contact::IDENTITY_FILE);
-            println!("{}", rift_crypto::Identity::load(&path)?.wavry_id());
+            say!("{}", rift_crypto::Identity::load(&path)?.wavry_id());
             Ok(())
         }
         Command::Pair { host, pin, name } => {
@@ -105,20 +108,20 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             };
             let pin = Pin::from_str(&digits).context("the PIN is the six digits that the host shows")?;
             let paired = contact::pair(&home, &host, &name, pin)?;
-            println!("paired with {host} ({})", paired.id);
+            say!("paired with {host} ({})", paired.id);
             Ok(())
         }
         Command::Ping { host, count } => {
             let mut all = Vec::with_capacity(count as usize);
             contact::ping(&home, &host, "wavry ping", count, |n, rtt_us| {
-                println!("{host}: reply {n}, {:.3} ms", rtt_us as f64 / 1000.0);
+                say!("{host}: reply {n}, {:.3} ms", rtt_us as f64 / 1000.0);
                 all.push(rtt_us);
             })?;
             all.sort_unstable();
             if let (Some(least), Some(most)) = (all.first(), all.last()) {
                 let median = all[all.len() / 2];
                 let ms = |us: u64| us as f64 / 1000.0;
-                println!("least {:.3} ms, median {:.3} ms, most {:.3} ms", ms(*least), ms(median), ms(*most));
+                say!("least {:.3} ms, median {:.3} ms, most {:.3} ms", ms(*least), ms(median), ms(*most));
             }
             Ok(())
         }
@@ -140,18 +143,18 @@ fn ask_for_pin() -> anyhow::Result<String> {
 
 fn doctor() -> anyhow::Result<()> {
     let report = wavry_runtime::kernel::require()?;
-    println!("kernel      {} has everything that is needed", report.release);
-    println!(
+    say!("kernel      {} has everything that is needed", report.release);
+    say!(
         "receiving   {}",
         if report.gro_joined { "in batches (UDP_GRO)" } else { "one by one: UDP_GRO did not join" }
     );
-    println!("cores       {}", std::thread::available_parallelism().map_or(1, usize::from));
+    say!("cores       {}", std::thread::available_parallelism().map_or(1, usize::from));
     match std::env::var("DISPLAY") {
         Ok(display) => match X11Capture::open(&X11CaptureConfig::default()) {
-            Ok(_) => println!("display     {display} can be captured"),
-            Err(error) => println!("display     {display} cannot be captured: {error}"),
+            Ok(_) => say!("display     {display} can be captured"),
+            Err(error) => say!("display     {display} cannot be captured: {error}"),
         },
-        Err(_) => println!("display     none: $DISPLAY is not set"),
+        Err(_) => say!("display     none: $DISPLAY is not set"),
     }
     Ok(())
 }

@@ -60,14 +60,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     };
     let size = screenshot::capture_display(Some(&display))?.geometry();
-    println!("host display {display}, {} x {}", size.width, size.height);
+    say!("host display {display}, {} x {}", size.width, size.height);
     let viewer = Xvfb::start(size.width, size.height)?;
-    println!("client display {}", viewer.display());
+    say!("client display {}", viewer.display());
 
     let mut desktop = Desktop::start(&display, size)?;
     let mut host = Host::start(&programs, &display, arguments.fps, &out)?;
     let pin = host.wait_for_pin()?;
-    println!("the host shows PIN {pin}; pairing");
+    say!("the host shows PIN {pin}; pairing");
     programs.pair(&host, &pin, &out)?;
     let mut client = Client::start(&programs, viewer.display(), &host, &out)?;
     client.wait_until_connected()?;
@@ -98,7 +98,7 @@ fn stream(
         if !typed && elapsed > f64::from(seconds) / 3.0 {
             typed = true;
             let took = type_and_wait(desktop, viewer)?;
-            println!(
+            say!(
                 "\rinput: \"{SENTENCE}\" arrived in the host's terminal after {:.0} ms",
                 took.as_secs_f64() * 1e3
             );
@@ -108,7 +108,7 @@ fn stream(
         client.check()?;
         std::thread::sleep(Duration::from_millis(200));
     }
-    println!("\rstreamed for {seconds} s          ");
+    say!("\rstreamed for {seconds} s          ");
     Ok(())
 }
 
@@ -176,16 +176,16 @@ fn report(out: &Path, client: &Client, likeness: f64) -> anyhow::Result<()> {
     let table = latency::table(&frames);
     std::fs::write(out.join("latency.txt"), &table)?;
     latency::plot(&frames, &out.join("latency.svg"))?;
-    println!("\n{table}");
-    println!("{}", client.summary());
-    println!("likeness of both displays: {likeness:.1} dB (at least {LIKENESS_DB} wanted)");
-    println!("latency table, plot and screenshots: {}", out.display());
+    say!("\n{table}");
+    say!("{}", client.summary());
+    say!("likeness of both displays: {likeness:.1} dB (at least {LIKENESS_DB} wanted)");
+    say!("latency table, plot and screenshots: {}", out.display());
     client.judge()?;
     ensure!(
         likeness >= LIKENESS_DB,
         "the client's display does not show what the host's does: {likeness:.1} dB"
     );
-    println!("\nall frames were decoded, input arrived, both displays agree");
+    say!("\nall frames were decoded, input arrived, both displays agree");
     Ok(())
 }
 

@@ -227,7 +227,7 @@ impl Client {
 
     pub(crate) fn wait_until_connected(&mut self) -> anyhow::Result<()> {
         let to = self.running.wait_for("connected to ")?;
-        println!("client connected to {to}");
+        say!("client connected to {to}");
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use crate::support::{Host, Place, assert_fails, assert_succeeds, program};
 
@@ -52,6 +53,22 @@ fn a_key_file_that_others_can_read_or_nobody_can_is_refused() {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     assert_fails(&keygen(), &["identity"]);
+}
+
+#[test]
+fn output_that_nobody_takes_ends_a_command_without_a_panic() {
+    let place = Place::new("output");
+    let keygen = |stdout: Stdio| {
+        let mut command = program("wavry");
+        command.arg("--config-dir").arg(place.join("keys")).arg("keygen");
+        command.stdout(stdout).output().unwrap()
+    };
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_fails(&keygen(full.into()), &["cannot write to standard output", "No space left"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = keygen(writer.into());
+    assert_eq!((gone.status.code(), gone.stderr), (Some(141), Vec::new()), "as other programs do");
 }
 
 #[test]
