@@ -8,6 +8,7 @@ mod fast;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -548,14 +549,19 @@ fn a_session_is_taken_back_with_what_it_remembers() {
     lab.map.put(&V4, None).unwrap();
     lab.map.settle();
     assert_eq!(verdict(&lab.program, &plain(&lab, 100)), Verdict::Pass);
-    let state = lab.map.read_state(slot, 0).unwrap();
+    let state = lab.map.take_state(slot, 0).unwrap();
     assert_eq!(state.next, 100);
+    assert_eq!(lab.map.read_state(slot, 0).unwrap(), state);
+    // A run that is late, with the session as it was, finds another generation and changes nothing.
+    lab.map.put(&V4, Some(&old)).unwrap();
+    assert_eq!(verdict(&lab.program, &plain(&lab, 100)), Verdict::Pass);
+    assert_eq!(lab.map.read_state(slot, 0).unwrap(), state);
     let mut direction = known.directions[0];
     direction.set_state(&state);
     assert_eq!(direction.pass(Clock.now(), 99, 136), Err(wavry_relay::drop_reason::DropReason::Replay));
     direction.pass(Clock.now(), 100, 136).unwrap();
 
-    // A run that began before, with the session as it was, finds another generation and changes nothing.
+    // So does one that is later still.
     lab.map.write_state(slot, 0, generation + 1, &direction.state()).unwrap();
     lab.map.put(&V4, Some(&old)).unwrap();
     assert_eq!(verdict(&lab.program, &plain(&lab, 101)), Verdict::Pass);
@@ -579,15 +585,31 @@ fn two_processors_let_a_sequence_pass_once() {
     let frames: Vec<_> = (0..DATAGRAMS).map(|sequence| plain(&lab, sequence)).collect();
     let cores = wavry_runtime::cores::allowed().unwrap();
     let program = &lab.program;
+    let arrived = AtomicU64::new(0);
+    let both = cores.len().min(2) as u64;
     let mut passed: Vec<usize> = std::thread::scope(|scope| {
         let run = |core: usize| {
-            let frames = &frames;
+            let (frames, arrived) = (&frames, &arrived);
             scope.spawn(move || {
                 wavry_runtime::cores::pin_to(core).unwrap();
-                let all = frames.iter().enumerate();
-                all.filter(|(_, frame)| verdict(program, frame) == Verdict::Tx)
-                    .map(|(n, _)| n)
-                    .collect::<Vec<_>>()
+                // They begin with each at the same moment.
+                let meet = |round: u64| {
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    for spins in 1.. {
+                        if arrived.load(Ordering::Acquire) >= both * (round + 1) {
+                            return;
+                        }
+                        if spins % 1000 == 0 {
+                            std::thread::yield_now();
+                        }
+                        std::hint::spin_loop();
+                    }
+                };
+                let rounds = (0..).zip(frames).filter(|(round, frame)| {
+                    meet(*round);
+                    verdict(program, frame) == Verdict::Tx
+                });
+                rounds.map(|(round, _)| round as usize).collect::<Vec<_>>()
             })
         };
         let threads: Vec<_> = cores.iter().take(2).map(|&core| run(core)).collect();

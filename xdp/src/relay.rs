@@ -6,8 +6,9 @@
 //! its session is [put](SessionMap::put) with the state's generation until it is put without one.
 //!
 //! How to hand a session over: write both states with a new generation, then put the session with it. How to take it
-//! back: put it with generation 0, [settle](SessionMap::settle), read both states. A run of the program that began
-//! before finds another generation when it locks the state, and lets its datagram go up.
+//! back: put it without one, [settle](SessionMap::settle), [take](SessionMap::take_state) both states. A run of the
+//! program that began before and comes to the state only now finds another generation there, and lets its datagram
+//! go up.
 //!
 //! Invariant: nothing here outlives the process. Maps and program are file descriptors, never pinned.
 
@@ -266,6 +267,18 @@ impl SessionMap {
             self.settle();
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "the state of a session stays locked"))
+    }
+
+    /// [`read_state`](Self::read_state), and closes it: a late run of the program finds no generation that it knows. What
+    /// one does between the two, which are a microsecond apart, is lost.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn take_state(&self, slot: u32, role: u8) -> io::Result<State> {
+        let state = self.read_state(slot, role);
+        self.write_state(slot, role, 0, state.as_ref().unwrap_or(&State::default()))?;
+        state
     }
 
     /// When a datagram of the direction last passed or was refused for its rate; exact at any time.

@@ -73,7 +73,7 @@ pub enum FastCommand {
         /// What to write.
         entry: Entry,
     },
-    /// Enter it without a generation, settle, read both states; [`Relay::handle_taken_back`] takes them.
+    /// Enter it without a generation, settle, take both states; [`Relay::handle_taken_back`] takes them.
     TakeBack {
         /// Whose.
         id: SessionId,

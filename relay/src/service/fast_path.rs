@@ -265,7 +265,7 @@ impl FastPath {
                 // One of the two works if there is a map at all.
                 let withdrawn = self.map.put(&id.0, None).or_else(|_| self.map.remove(&id.0));
                 self.map.settle();
-                let states = [0, 1].map(|role| self.map.read_state(entry_slot, role));
+                let states = [0, 1].map(|role| self.map.take_state(entry_slot, role));
                 let failed = withdrawn.err().or(states.iter().find_map(|state| {
                     state.as_ref().err().map(|error| std::io::Error::other(error.to_string()))
                 }));

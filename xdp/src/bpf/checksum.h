@@ -53,29 +53,49 @@ static __always_inline __u64 pseudo_sum(const struct udp_packet *packet)
     return sum;
 }
 
-/* Adds the UDP header and payload to a sum; false if they are too long. By copies of pieces: the verifier would
- * follow a pointer through every step of such a loop, from each of the headers that can be before it. */
-static __always_inline bool add_datagram(struct xdp_md *ctx, const struct udp_packet *packet, __u64 *sum)
+/* The sum of a part of the frame, folded; negative if it is too long. A global function, which the verifier follows once
+ * by itself and not from each of the places where its caller can be. It reads copies: a pointer that moves through a
+ * packet would be another place with every step. */
+__noinline int sum_of(struct xdp_md *ctx, __u32 at, __u32 len)
 {
     __u32 piece[SUM_PIECE / 4];
-    __u32 at = packet->payload_at - sizeof(struct udphdr);
-    __u32 rest = packet->payload_len + sizeof(struct udphdr);
+    __u64 sum = 0;
 
-    for (int i = 0; i < SUMMED_MAX / SUM_PIECE; i++) {
-        __u32 len = rest < SUM_PIECE ? rest : SUM_PIECE;
-        if (!len)
-            break;
-        if (len < SUM_PIECE)
-            __builtin_memset(piece, 0, sizeof(piece));
-        if (bpf_xdp_load_bytes(ctx, at, piece, len))
-            return false;
+    for (int i = 0; i < SUMMED_MAX / SUM_PIECE && len >= SUM_PIECE; i++) {
+        if (bpf_xdp_load_bytes(ctx, at, piece, SUM_PIECE))
+            return -1;
 #pragma unroll
         for (int word = 0; word < SUM_PIECE / 4; word++)
-            *sum += piece[word];
-        at += len;
-        rest -= len;
+            sum += piece[word];
+        at += SUM_PIECE;
+        len -= SUM_PIECE;
     }
-    return !rest;
+    if (len >= SUM_PIECE)
+        return -1;
+    if (len) {
+        __builtin_memset(piece, 0, sizeof(piece));
+        /* From 1 to SUM_PIECE, as it is already, but so that the verifier of Linux 6.1 sees it too. */
+        asm volatile("" : "+r"(len));
+        len = ((len - 1) & (SUM_PIECE - 1)) + 1;
+        if (bpf_xdp_load_bytes(ctx, at, piece, len))
+            return -1;
+#pragma unroll
+        for (int word = 0; word < SUM_PIECE / 4; word++)
+            sum += piece[word];
+    }
+    return fold(sum);
+}
+
+/* Adds the UDP header and payload to a sum; false if they are too long. */
+static __always_inline bool add_datagram(struct xdp_md *ctx, const struct udp_packet *packet, __u64 *sum)
+{
+    __u32 at = packet->payload_at - sizeof(struct udphdr);
+    int datagram = sum_of(ctx, at, packet->payload_len + sizeof(struct udphdr));
+
+    if (datagram < 0)
+        return false;
+    *sum += datagram;
+    return true;
 }
 
 #endif
