@@ -28,8 +28,10 @@ enum Measurement {
     Fec(fec::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
-    /// The relay beside a C forwarder: processor time, latency and loss per datagram.
+    /// The relay beside coturn, a C forwarder, kernel routing and bare XDP. Needs root.
     Relay(relay::Arguments),
+    /// What floods and a restart do to the sessions of a relay. Needs root.
+    RelayFloods(relay::floods::Arguments),
     /// AF_XDP beside io_uring on a virtual cable. Needs root.
     Xdp(xdp::Arguments),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
         Measurement::Relay(arguments) => relay::run(&arguments),
+        Measurement::RelayFloods(arguments) => relay::floods::run(&arguments),
         Measurement::Xdp(arguments) => xdp::run(&arguments),
     };
     match done {

@@ -16,6 +16,8 @@ use serde::Deserialize;
 use crate::core::RelayLimits;
 use crate::verify::Policy;
 
+/// Most threads that forward.
+pub const THREADS_MAX: usize = 64;
 /// The UDP port of a relay unless another is given.
 pub const DEFAULT_PORT: u16 = 4820;
 
@@ -85,7 +87,9 @@ pub struct Config {
     pub revoked: Option<PathBuf>,
     /// Address of the metrics, health and ready endpoints; none if empty.
     pub metrics: Option<SocketAddr>,
-    /// Core of the forwarding thread.
+    /// Threads that forward, each with sessions of its own. With a fast path they have little left to do.
+    pub threads: usize,
+    /// Core of the forwarding thread; of several, the first one's, and the others follow.
     pub core: Option<usize>,
     /// Poll the network instead of sleeping.
     pub busy_poll: bool,
@@ -125,6 +129,7 @@ impl Default for Config {
             banned: None,
             revoked: None,
             metrics: Some(SocketAddr::from(([127, 0, 0, 1], 9482))),
+            threads: 1,
             core: None,
             busy_poll: false,
             fast_path: FastPathChoice::Auto,
@@ -133,7 +138,7 @@ impl Default for Config {
             fast_path_sessions: None,
             drain_seconds: 30,
             sessions: limits.sessions,
-            verifications_per_second: 2000,
+            verifications_per_second: 4000,
             answers_per_second: limits.answers_per_second,
             proofs_per_second: limits.proofs_per_second,
             soft_kbps_max: limits.soft_kbps_max,
@@ -168,22 +173,36 @@ impl Config {
             config.fast_path_sessions.is_none_or(|sessions| (1..=config.sessions).contains(&sessions)),
             "fast_path_sessions must be from 1 to the number of sessions"
         );
+        config.check_threads()?;
         ensure!(config.verifications_per_second > 0, "verifications_per_second must be above 0");
         ensure!(config.soft_kbps_max <= config.hard_kbps_max, "soft_kbps_max must not exceed hard_kbps_max");
         config.key_ring()?;
         Ok(config)
     }
 
-    /// The limits of the session logic.
+    /// Whether there may be so many threads.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_threads(&self) -> anyhow::Result<()> {
+        ensure!((1..=THREADS_MAX).contains(&self.threads), "threads must be from 1 to {THREADS_MAX}");
+        Ok(())
+    }
+
+    /// The limits of the session logic of one thread: its share of those of the relay.
     #[must_use]
     pub fn limits(&self) -> RelayLimits {
+        let default = RelayLimits::default();
+        let threads = self.threads.max(1);
+        let share = |whole: u32| whole.div_ceil(threads as u32);
         RelayLimits {
-            sessions: self.sessions,
-            answers_per_second: self.answers_per_second,
-            proofs_per_second: self.proofs_per_second,
+            sessions: self.sessions.div_ceil(threads),
+            answers_per_second: share(self.answers_per_second),
+            proofs_per_second: share(self.proofs_per_second),
+            proofs_burst: share(default.proofs_burst),
+            violations: share(default.violations),
             soft_kbps_max: self.soft_kbps_max,
             hard_kbps_max: self.hard_kbps_max,
-            ..RelayLimits::default()
         }
     }
 
@@ -246,12 +265,21 @@ mod tests {
             (&format!("{ISSUER}\nsessions = 0"), "sessions"),
             (&format!("{ISSUER}\nfast_path = \"fast\""), "fast_path"),
             (&format!("{ISSUER}\nfast_path_sessions = 2000000"), "fast_path_sessions"),
+            (&format!("{ISSUER}\nthreads = 0"), "threads"),
             (&format!("{ISSUER}\nlisten = \"here\""), "listen"),
             (&format!("{ISSUER}\nsoft_kbps_max = 300000"), "soft_kbps_max"),
         ] {
             let error = format!("{:?}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn threads_share_the_limits() {
+        let config = Config::parse(&format!("{ISSUER}\nthreads = 4\nsessions = 1001")).unwrap();
+        let (one, whole) = (config.limits(), Config::parse(ISSUER).unwrap().limits());
+        assert_eq!((one.sessions, one.proofs_burst), (251, whole.proofs_burst / 4));
+        assert_eq!(4 * one.answers_per_second, whole.answers_per_second);
     }
 
     #[test]

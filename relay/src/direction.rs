@@ -278,6 +278,42 @@ mod tests {
             }
         }
 
+        /// Proves RELAY-RATE-1 for any rate, any lengths and any unevenness of what is offered: once the bursts are used
+        /// up, every span of 100 ms, wherever it begins, passes the rate to within 5 %.
+        #[test]
+        fn any_100_ms_pass_the_rate_to_within_5_percent(
+            kbps in 5_000_u32..60_000,
+            hard_times in 1_u32..=3,
+            pattern in prop::collection::vec((1_u64..=100, 100_usize..=1436), 50..300),
+        ) {
+            let mut direction = direction(kbps, kbps * hard_times);
+            let rate = u64::from(kbps) * 125;
+            let (mut now, mut passed) = (0, Vec::new());
+            // The average's bucket holds a second; at least twice the rate is offered, so it is empty after one more.
+            for (sequence, (share, len)) in pattern.into_iter().cycle().enumerate() {
+                if now > 1_700 * MS {
+                    break;
+                }
+                now += len as u64 * NANO / rate * share / 200;
+                if direction.pass(now, sequence as u64, len).is_ok() {
+                    passed.push((now, len as u64));
+                }
+            }
+            let span = 100 * MS;
+            let (mut end, mut bytes) = (0, 0);
+            for &(from, len) in &passed {
+                while end < passed.len() && passed[end].0 < from + span {
+                    bytes += passed[end].1;
+                    end += 1;
+                }
+                if from > 1_200 * MS && from + span < 1_650 * MS {
+                    let ratio = bytes as f64 / (rate as f64 / 10.0);
+                    prop_assert!((0.95..=1.05).contains(&ratio), "{} kbit/s: {}", kbps, ratio);
+                }
+                bytes -= len;
+            }
+        }
+
         /// Proves RELAY-FWD-4: the window against its definition.
         #[test]
         fn window_behaves_as_defined(steps in prop::collection::vec((-300_i64..400, 0_u8..20), 1..600)) {

@@ -31,6 +31,10 @@ struct Arguments {
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
 
+    /// Threads that forward. Instead of what the configuration says.
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<usize>,
+
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
             if !arguments.interfaces.is_empty() {
                 config.interfaces = arguments.interfaces;
             }
+            config.threads = arguments.threads.unwrap_or(config.threads);
+            config.check_threads()?;
             service::run(&config, arguments.dry_run)
         }),
     };

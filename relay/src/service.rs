@@ -1,8 +1,9 @@
 //! The program around the session logic: threads, and what passes between them.
 //!
-//! Owns its threads: forwarding (the socket and all sessions), verifying, the endpoints for metrics, and with a fast path one
-//! that looks after routes. Never logs an address of a user. Invariant: the forwarding thread neither allocates nor waits for another thread; a full ring is a
-//! counted drop.
+//! Owns its threads: forwarding (each a socket and the sessions whose datagrams come to it), verifying, the endpoints for
+//! metrics, and with a fast path one that looks after routes. Never logs an address of a user. Invariants: a forwarding
+//! thread neither allocates nor waits for another thread; a full ring is a counted drop; all datagrams of a session come to
+//! one thread, chosen by the session's id, whatever address they come from.
 
 mod endpoints;
 mod fast_path;
@@ -15,8 +16,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use rift_crypto::Identity;
@@ -24,21 +26,28 @@ use wavry_runtime::kernel;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc;
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{UringUdp, UringUdpConfig};
+use wavry_runtime::uring::{OpenError, Steer, UringUdp, UringUdpConfig};
 use wavry_runtime::{cores, spsc::Producer};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::core::Relay;
-use crate::verify::{Policy, Verifier};
+use crate::core::{Relay, RelayLimits};
+use crate::verify::{Policy, RelayKey, Verifier};
+use fast_path::FastPath;
 use forward::{Forwarder, ForwarderLinks};
 pub use metrics::Metrics;
-use verifying::{Verifying, VerifyingLinks};
+use verifying::{ForwarderEnd, Verifying, VerifyingLinks};
 
-/// Datagrams that may wait for verification: a quarter of a second at the default rate.
-const VERIFY_QUEUE: usize = 512;
+/// Where datagrams have the last four bytes of the session's id, which chooses among forwarding threads. An issuer draws
+/// ids at random, and whoever makes them up without one gets no session by it.
+const STEER_AT: u32 = 16;
+/// Datagrams that may wait for verification: half a second at the default rate, so that a thousand sessions come
+/// back at once when the relay was restarted.
+const VERIFY_QUEUE: usize = 2048;
 /// The same for peers that are bound: they come once a lease.
 const RENEW_QUEUE: usize = 512;
+/// How long a port that is in use may take to become free.
+const PORT_PATIENCE: Duration = Duration::from_millis(500);
 /// How often lists are looked at for changes.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -59,16 +68,16 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let shutdown = privileges::without(Shutdown::install).context("signals cannot be handled")?;
-    let metrics = Arc::new(Metrics::default());
+    let metrics: Vec<Arc<Metrics>> = (0..config.threads.max(1)).map(|_| Arc::default()).collect();
     let mut threads = start(config, &identity, Arc::clone(&policy), &metrics, &shutdown)?;
     if let Some(address) = config.metrics {
-        endpoints::start(address, Arc::clone(&metrics)).with_context(|| {
+        endpoints::start(address, metrics.clone()).with_context(|| {
             format!("the metrics endpoint {address} cannot be opened; choose another port")
         })?;
     }
     println!("wavry-relay {id} listens on {}", threads.local);
-    supervise(config, &mut threads);
-    let result = threads.forwarding.join();
+    supervise(config, &mut threads, &shutdown);
+    let results: Vec<_> = threads.forwarding.drain(..).map(JoinHandle::join).collect();
     shutdown.request();
     threads.verifying.thread().unpark();
     let _ = threads.verifying.join();
@@ -77,16 +86,19 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         paths.thread().unpark();
         let _ = paths.join();
     }
-    match result {
-        Ok(result) => result.context("the forwarding thread ended early"),
-        Err(_) => anyhow::bail!("the forwarding thread panicked; this is a fault of the program"),
+    for result in results {
+        match result {
+            Ok(result) => result.context("a forwarding thread ended early")?,
+            Err(_) => anyhow::bail!("a forwarding thread panicked; this is a fault of the program"),
+        }
     }
+    Ok(())
 }
 
 struct Threads {
-    forwarding: JoinHandle<std::io::Result<()>>,
+    forwarding: Vec<JoinHandle<std::io::Result<()>>>,
     verifying: JoinHandle<()>,
-    policies: [Producer<Arc<Policy>>; 2],
+    policies: Vec<Producer<Arc<Policy>>>,
     local: SocketAddr,
     /// Detaches when the threads are done.
     _fast_path: Option<fast_path::Opened>,
@@ -104,40 +116,129 @@ fn transport_config(config: &Config) -> UringUdpConfig {
     }
 }
 
+/// What all forwarding threads have in common.
+struct Common {
+    limits: RelayLimits,
+    key: RelayKey,
+    /// Of challenges and tables.
+    secret: [u8; 64],
+    drain_ns: u64,
+    shutdown: Shutdown,
+}
+
+/// A forwarding thread that has opened its socket and waits for the rest of the program.
+struct Started {
+    thread: JoinHandle<std::io::Result<()>>,
+    local: SocketAddr,
+    policies: Producer<Arc<Policy>>,
+    end: ForwarderEnd,
+    go: Sender<(Thread, Option<FastPath>)>,
+}
+
 fn start(
     config: &Config,
     identity: &Identity,
     policy: Arc<Policy>,
-    metrics: &Arc<Metrics>,
+    metrics: &[Arc<Metrics>],
     shutdown: &Shutdown,
 ) -> anyhow::Result<Threads> {
     let (verifier, key) = Verifier::new(identity, &Zeroizing::new(rift_crypto::random_seed()?), policy)?;
     let mut secret = [0; 64];
     secret[..32].copy_from_slice(&rift_crypto::random_seed()?);
     secret[32..].copy_from_slice(&rift_crypto::random_seed()?);
+    let drain_ns = config.drain_seconds.saturating_mul(1_000_000_000);
+    let common = Common { limits: config.limits(), key, secret, drain_ns, shutdown: shutdown.clone() };
 
+    let mut uring = transport_config(config);
+    if metrics.len() > 1 {
+        // Sockets that share a port do not notice another program on it; one that does not share does.
+        let alone = open_socket(uring)?;
+        uring.bind = alone.local_addr();
+        uring.steer = Some(Steer { offset: STEER_AT, sockets: metrics.len() as u32 });
+    }
+    let mut started = Vec::new();
+    for (number, metrics) in metrics.iter().enumerate() {
+        let core = config.core.map(|first| first + number);
+        started.push(start_forwarding(&common, uring, core, metrics)?);
+    }
+    let local = started[0].local;
+    let opened = fast_path::open(config, local)?;
+    // Threads that are started from here on need nothing that others may not do.
+    privileges::give_up();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (sides, paths) = match &opened {
+        Some(opened) => {
+            let _ = metrics[0].fast_path.set(opened.counters());
+            let slots = vec![common.limits.sessions; metrics.len()];
+            let (sides, paths) = fast_path::start(opened, local, &slots, &metrics[0], &ended)?;
+            (sides, Some(paths))
+        }
+        None => (Vec::new(), None),
+    };
+    let mut sides = sides.into_iter();
+    let (verify_policies, verify_policy_end) = spsc::ring(4);
+    let (mut threads, mut forwarders, mut gos) = (Vec::new(), Vec::new(), Vec::new());
+    let mut policies = vec![verify_policies];
+    for thread in started {
+        threads.push(thread.thread);
+        forwarders.push(thread.end);
+        policies.push(thread.policies);
+        gos.push(thread.go);
+    }
+    let verifying = {
+        let links = VerifyingLinks { forwarders, policies: verify_policy_end };
+        let per_second = config.verifications_per_second;
+        std::thread::Builder::new()
+            .name("relay-verify".to_owned())
+            .spawn(move || Verifying::new(verifier, links, per_second).run())?
+    };
+    for go in gos {
+        let _ = go.send((verifying.thread().clone(), sides.next()));
+    }
+    Ok(Threads { forwarding: threads, verifying, policies, local, _fast_path: opened, paths, ended })
+}
+
+/// Opens the socket. A relay that was killed may still hold the port for a moment: the kernel ends a ring's requests
+/// after the process is gone.
+fn open_socket(config: UringUdpConfig) -> Result<UringUdp, OpenError> {
+    let end = Instant::now() + PORT_PATIENCE;
+    loop {
+        match UringUdp::open(config) {
+            Err(OpenError::PortInUse { .. }) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Starts one forwarding thread and waits until its socket is open.
+fn start_forwarding(
+    common: &Common,
+    uring: UringUdpConfig,
+    core: Option<usize>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Started> {
     let (new_jobs, new_job_end) = spsc::ring(VERIFY_QUEUE);
     let (known_jobs, known_job_end) = spsc::ring(RENEW_QUEUE);
     let (outcomes, outcome_end) = spsc::ring(VERIFY_QUEUE + RENEW_QUEUE);
-    let (forward_policies, forward_policy_end) = spsc::ring(4);
-    let (verify_policies, verify_policy_end) = spsc::ring(4);
-
-    let relay = Relay::new(config.limits(), key, secret);
-    let (opened, opening) = std::sync::mpsc::channel();
-    let (give_verifying, take_verifying) = std::sync::mpsc::channel();
-    let forwarding = {
-        let (uring, core) = (transport_config(config), config.core);
-        let drain_ns = config.drain_seconds.saturating_mul(1_000_000_000);
-        let (metrics, shutdown) = (Arc::clone(metrics), shutdown.clone());
+    let (policies, policy_end) = spsc::ring(4);
+    let relay = Relay::new(common.limits, common.key, common.secret);
+    let (opened, opening) = channel();
+    let (go, going) = channel();
+    let drain_ns = common.drain_ns;
+    let thread = {
+        let (metrics, shutdown) = (Arc::clone(metrics), common.shutdown.clone());
         std::thread::Builder::new().name("relay-forward".to_owned()).spawn(move || {
             if let Some(core) = core
                 && let Err(error) = cores::pin_to(core)
             {
                 tracing::warn!(%error, core, "the forwarding thread could not be pinned");
             }
-            cores::raise_priority(false);
+            // Verification must not hold it up where both have one core. One that spins would hold up everything else.
+            cores::raise_priority(!uring.busy_poll);
             // The ring belongs to the thread that runs it.
-            let transport = match UringUdp::open(uring) {
+            let transport = match open_socket(uring) {
                 Ok(transport) => transport,
                 Err(error) => {
                     let _ = opened.send(Err(error));
@@ -145,12 +246,12 @@ fn start(
                 }
             };
             let _ = opened.send(Ok((transport.waker(), transport.local_addr())));
-            let Ok((verifying, fast)) = take_verifying.recv() else { return Ok(()) };
+            let Ok((verifying, fast)) = going.recv() else { return Ok(()) };
             let links = ForwarderLinks {
                 new_jobs,
                 known_jobs,
                 outcomes: outcome_end,
-                policies: forward_policy_end,
+                policies: policy_end,
                 verifying,
                 metrics,
                 shutdown,
@@ -159,49 +260,25 @@ fn start(
         })?
     };
     let (waker, local) = opening.recv().context("the forwarding thread ended before it began")??;
-    shutdown.notify(waker.clone());
-    let opened = fast_path::open(config, local)?;
-    // Threads that are started from here on need nothing that others may not do.
-    privileges::give_up();
-    let ended = Arc::new(AtomicBool::new(false));
-    let (fast, paths) = match &opened {
-        Some(opened) => {
-            let _ = metrics.fast_path.set(opened.counters());
-            let (mut sides, paths) = fast_path::start(opened, local, &[config.sessions], metrics, &ended)?;
-            (sides.pop(), Some(paths))
-        }
-        None => (None, None),
+    common.shutdown.notify(waker.clone());
+    let end = ForwarderEnd {
+        new_jobs: new_job_end,
+        known_jobs: known_job_end,
+        outcomes,
+        waker,
+        metrics: Arc::clone(metrics),
     };
-    let verifying = {
-        let links = VerifyingLinks {
-            new_jobs: new_job_end,
-            known_jobs: known_job_end,
-            outcomes,
-            policies: verify_policy_end,
-            waker,
-            metrics: Arc::clone(metrics),
-        };
-        let per_second = config.verifications_per_second;
-        std::thread::Builder::new()
-            .name("relay-verify".to_owned())
-            .spawn(move || Verifying::new(verifier, links, per_second).run())?
-    };
-    let _ = give_verifying.send((verifying.thread().clone(), fast));
-    Ok(Threads {
-        forwarding,
-        verifying,
-        policies: [forward_policies, verify_policies],
-        local,
-        _fast_path: opened,
-        paths,
-        ended,
-    })
+    Ok(Started { thread, local, policies, end, go })
 }
 
-/// Reads the lists again when they change, until the forwarding thread is done.
-fn supervise(config: &Config, threads: &mut Threads) {
+/// Reads the lists again when they change, until the forwarding threads are done, or one of them failed.
+fn supervise(config: &Config, threads: &mut Threads, shutdown: &Shutdown) {
     let mut seen = list_times(config);
-    while !threads.forwarding.is_finished() {
+    while !threads.forwarding.iter().all(JoinHandle::is_finished) {
+        if threads.forwarding.iter().any(JoinHandle::is_finished) {
+            // Its sessions are nobody's now; a new start serves all.
+            shutdown.request();
+        }
         std::thread::park_timeout(TICK / 4);
         let times = list_times(config);
         if times == seen {

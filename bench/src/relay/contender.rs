@@ -39,6 +39,8 @@ pub(super) enum Contender {
     CForwarder,
     Coturn,
     WavrySlow,
+    WavryXdp,
+    WavryGeneric,
 }
 
 impl Contender {
@@ -51,7 +53,14 @@ impl Contender {
             Self::CForwarder => "C recvmmsg/sendmmsg",
             Self::Coturn => "coturn",
             Self::WavrySlow => "wavry-relay, slow path",
+            Self::WavryXdp => "wavry-relay, XDP",
+            Self::WavryGeneric => "wavry-relay, generic XDP",
         }
+    }
+
+    /// Sessions that take turns where there are few. A lease ends at 10 Gbit/s, which is less than XDP forwards.
+    pub(super) fn few(self) -> u32 {
+        if matches!(self, Self::WavryXdp | Self::WavryGeneric) { 4 } else { 1 }
     }
 
     /// How many flows it is measured with besides one.
@@ -124,7 +133,10 @@ pub(super) fn start(
                 all.push(flow(&lab.through, source(number), to_relay(sessions::PORT), &head, [0; 2]));
             }
             let at = FORWARD_LEN as u32;
+            // The same work for the generator as with a relay.
+            let protocol = Protocol::Forward { payload_len: CONTENT as u16 };
             Running {
+                protocol,
                 stamp_sent_at: at,
                 stamp_got_at: at,
                 ..running(all, Guard::Program(program, attachment))
@@ -153,10 +165,23 @@ pub(super) fn start(
                 ..running(vec![flow], Guard::Process(process, None))
             }
         }
-        Contender::WavrySlow => {
-            let extra = "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
-                         sessions = 131072";
-            let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), extra)?;
+        Contender::WavrySlow | Contender::WavryXdp | Contender::WavryGeneric => {
+            let path = match contender {
+                Contender::WavrySlow => "fast_path = \"off\"".to_owned(),
+                _ => {
+                    // Here the other ends have programs. By itself the relay takes generic mode on a virtual cable.
+                    let mode = if contender == Contender::WavryXdp { "native" } else { "auto" };
+                    format!(
+                        "fast_path = \"xdp\"\nxdp_mode = \"{mode}\"\n\
+                         interfaces = [\"{RELAY_IN_DEVICE}\", \"{RELAY_OUT_DEVICE}\"]"
+                    )
+                }
+            };
+            let extra = format!(
+                "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
+                 sessions = 131072\n{path}"
+            );
+            let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), &extra)?;
             let id = process.0.id();
             let sockets = |namespace: &Namespace, address, first: u16| {
                 namespace.with(|| (0..SOCKETS).map(|n| UdpSocket::bind((address, first + n))).collect())
@@ -165,6 +190,9 @@ pub(super) fn start(
             let (clients, hosts) = (clients?, sockets(&lab.sender, SENDER, SENDER_PORT)?);
             let mut sessions = Sessions::new(issuer, to_relay(sessions::PORT), flows, clients, hosts)?;
             sessions.bind(Duration::from_secs(10 + u64::from(flows) / 500))?;
+            if contender != Contender::WavrySlow {
+                lab.wait_for_fast_sessions(flows, contender == Contender::WavryGeneric)?;
+            }
             let flows: Vec<Flow> = (0..)
                 .zip(sessions.host_keys())
                 .map(|(number, (id, key))| {

@@ -6,10 +6,11 @@
 //! does the relay's work and nothing else. Never touches the machine's own network. Invariant: everything is gone when
 //! the value is dropped.
 
-use std::fs;
-use std::net::Ipv4Addr;
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::thread::{CpuSet, Pid, sched_setaffinity};
@@ -20,7 +21,7 @@ use wavry_xdp::attach::{Attachment, ModeChoice, attach};
 use wavry_xdp::interface::Interface;
 use wavry_xdp::load::{Flow, Load, Results, Settings};
 
-use super::sessions::Process;
+use super::sessions;
 
 /// Addresses of sender, relay (both sides) and receiver, and of the two ends of the straight cable.
 pub(super) const SENDER: Ipv4Addr = Ipv4Addr::new(10, 81, 1, 2);
@@ -48,10 +49,12 @@ pub(super) struct Lab {
     /// Of the receiver and of the relay's device towards it.
     pub(super) last_hop: [[u8; 6]; 2],
     pub(super) relay_core: usize,
-    generator_core: usize,
+    pub(super) generator_core: usize,
     /// The kernel thread that receives for the relay.
     napi: u32,
     shutdown: Shutdown,
+    /// Keeps all cores from sleeping while it is open.
+    _awake: Option<File>,
     // Dropped before the devices are gone.
     _attached: [Attachment; 3],
     pub(super) sender: Namespace,
@@ -103,7 +106,10 @@ impl Lab {
         sender.ip(&format!("route add 10.81.2.0/24 via {RELAY}"))?;
         receiver.ip(&format!("route add 10.81.1.0/24 via {RELAY_OUT}"))?;
 
-        let napi = receive_on(&relay, RELAY_IN_DEVICE, relay_core, false)?;
+        // Before every program, as interrupts are.
+        let napi = receive_on(&relay, RELAY_IN_DEVICE, relay_core, true)?;
+        // What the relay answers is not its core's work once it left.
+        receive_on(&sender, "wvs0", generator_core, false)?;
         for device in ["wvd0", "wvd1"] {
             // Before everything else on its core: what arrived is stamped at once.
             receive_on(&receiver, device, generator_core, true)?;
@@ -130,6 +136,7 @@ impl Lab {
             generator_core,
             napi,
             shutdown,
+            _awake: keep_awake(),
             _attached: attached,
             sender,
             relay,
@@ -155,21 +162,50 @@ impl Lab {
         Ok((results, self.relay_ns(forwarder)? - before))
     }
 
-    /// Keeps the relay's core from sleeping until the value is dropped, by a spinner that everything else displaces. What
-    /// waking a virtual core costs is tens of microseconds, says nothing about a relay, and hides what does.
-    pub(super) fn keep_awake(&self) -> anyhow::Result<Process> {
-        let core = self.relay_core.to_string();
-        let mut command = Command::new("taskset");
-        command.args(["-c", &core, "chrt", "-i", "0", "sh", "-c", "while :; do :; done"]);
-        let spinner = Process(command.spawn().context("taskset and chrt are needed (util-linux)")?);
-        // Until it is of that class.
-        std::thread::sleep(Duration::from_millis(50));
-        Ok(spinner)
+    /// Until the relay's fast path carries so many sessions, in the mode that is expected.
+    pub(super) fn wait_for_fast_sessions(&self, count: u32, generic: bool) -> anyhow::Result<()> {
+        let attached = self.relay.ip(&format!("link show dev {RELAY_IN_DEVICE}"))?;
+        ensure!(attached.contains("xdp"), "the relay attached no program");
+        ensure!(attached.contains("xdpgeneric") == generic, "the relay chose the other mode: {attached}");
+        let end = Instant::now() + Duration::from_secs(10);
+        let line = format!("wavry_relay_fast_sessions {count}");
+        loop {
+            let mut text = String::new();
+            let mut stream = self.relay.with(|| TcpStream::connect(sessions::METRICS))?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+            stream.read_to_string(&mut text)?;
+            if text.lines().any(|found| found == line) {
+                return Ok(());
+            }
+            let found = text.lines().find(|line| line.starts_with("wavry_relay_fast_sessions "));
+            ensure!(Instant::now() < end, "the fast path does not carry all {count} sessions: {found:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// For `taskset`.
+    pub(super) fn both_cores(&self) -> String {
+        format!("{},{}", self.generator_core, self.relay_core)
     }
 
     fn relay_ns(&self, forwarder: Option<u32>) -> anyhow::Result<u64> {
         Ok(thread_ns(&format!("/proc/{}", self.napi))? + forwarder.map_or(Ok(0), process_ns)?)
     }
+}
+
+/// Asks for idle cores that poll (PM QoS), as on a machine that is tuned for latency: what waking a sleeping core costs is
+/// tens of microseconds on a virtual one, says nothing about a relay, and hides what does.
+fn keep_awake() -> Option<File> {
+    let open = || -> std::io::Result<File> {
+        let mut file = File::options().write(true).open("/dev/cpu_dma_latency")?;
+        file.write_all(&0_i32.to_ne_bytes())?;
+        Ok(file)
+    };
+    open()
+        .inspect_err(|error| {
+            eprintln!("cores may sleep, so latencies are longer: /dev/cpu_dma_latency: {error}");
+        })
+        .ok()
 }
 
 /// Runs a line of shell in a namespace.

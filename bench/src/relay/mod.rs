@@ -2,13 +2,14 @@
 //!
 //! Sender, relay and receiver are network namespaces with cables between them ([`lab`]). Datagrams come from an eBPF
 //! program on one core and end in another on the same core, with the time that each took; the relay's core does nothing but
-//! relay. Contenders take turns, round by round, under the same load ([`contender`]).
+//! relay, and neither core sleeps. Contenders take turns, round by round, under the same load ([`contender`]).
 //!
 //! Processor time is that of the kernel thread that receives on the relay's core and of the forwarder's threads
 //! (`/proc/PID/schedstat`), at saturation: packets are received, forwarded and sent in these threads and nowhere else on that core. A
 //! contender that leaves its core idle at saturation was limited by the generator; its rate is then marked.
 
 mod contender;
+pub(crate) mod floods;
 mod lab;
 mod sessions;
 mod turn;
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
     markdown: Option<PathBuf>,
 }
 
-const CONTENDERS: [Contender; 7] = [
+const CONTENDERS: [Contender; 9] = [
     Contender::Straight,
     Contender::Routing,
     Contender::BareXdp,
@@ -60,6 +61,8 @@ const CONTENDERS: [Contender; 7] = [
     Contender::CForwarder,
     Contender::Coturn,
     Contender::WavrySlow,
+    Contender::WavryXdp,
+    Contender::WavryGeneric,
 ];
 
 /// Frames under way at saturation: fewer than a cable's ring of 256 holds.
@@ -150,7 +153,8 @@ fn measure(
         flood: None,
         batch,
     };
-    let one = settings(1, Pace::Window(WINDOW), 1, 32);
+    let few = contender.few().min(flows);
+    let one = settings(few, Pace::Window(WINDOW), 1, 32);
     let load = |settings: &Settings, span| take(lab, &running, settings, span);
     load(&one, Duration::from_millis(100))?;
     let (full, cpu) = load(&one, span)?;
@@ -170,10 +174,9 @@ fn measure(
         (Pace::Window(BURST_WINDOW), &mut figures.burst_cpu_ns),
         (Pace::Every(BURST_PACE), &mut figures.paced_burst_cpu_ns),
     ] {
-        let (bursts, cpu) = load(&settings(1, pace, BURST, BURST), span)?;
+        let (bursts, cpu) = load(&settings(few, pace, BURST, BURST), span)?;
         *figure = cpu / bursts.received as f64;
     }
-    let _awake = lab.keep_awake()?;
     let (paced, _) = load(&settings(1, Pace::Every(PACE), 1, 1), span)?;
     figures.p50_us = paced.latency_us(0.5);
     figures.p99_us = paced.latency_us(0.99);
@@ -262,8 +265,7 @@ impl Table {
         }
         out.push_str(
             "\n\"Busy\" is the relay's core at saturation; where it is not full the generator was the limit and the rate is \
-             marked. Latencies in parentheses are the straight cable's own; while they are measured, \
-             a spinner of the idle class keeps the relay's core awake.\n",
+             marked. Latencies in parentheses are the straight cable's own.\n",
         );
         out
     }
@@ -299,11 +301,38 @@ impl Table {
 
     fn judge(&self, report: &mut Report) {
         let slow = Contender::WavrySlow;
+        let fast = Contender::WavryXdp;
+        for (name, found) in [("XDP", fast), ("generic XDP", Contender::WavryGeneric)] {
+            let (Some(_), Some(bare)) =
+                (self.of(found, |f| f.mpps), self.of(Contender::BareXdp, |f| f.p50_us))
+            else {
+                continue;
+            };
+            let own = self.of(found, |f| f.p50_us).unwrap_or_default();
+            let more = own.iter().zip(bare).map(|(own, bare)| own - bare).collect();
+            if found == fast {
+                report.judge(
+                    "XDP: added p50 beyond the bare program's",
+                    Estimate::of(more),
+                    "us",
+                    Goal::AtMost(1.0),
+                );
+            } else {
+                report.note(format!("{name}: added p50 beyond the bare program's"), Estimate::of(more), "us");
+            }
+        }
+        if let Some(rate) = self.of(Contender::WavryGeneric, |f| f.mpps) {
+            report.judge("generic XDP, chosen by itself", Estimate::of(rate), "Mpps", Goal::AtLeast(0.8));
+        }
         let mut ratio = |what: &str, own: Contender, to: Contender, figure: fn(&Figures) -> f64, goal| {
             if let (Some(own), Some(to)) = (self.of(own, figure), self.of(to, figure)) {
                 report.judge(what, Estimate::ratio(&own, &to), "x", goal);
             }
         };
+        let bare = Contender::BareXdp;
+        ratio("XDP to the bare program, rate", fast, bare, |f| f.mpps, Goal::AtLeast(0.9));
+        ratio("XDP to the bare program, processor", fast, bare, |f| f.cpu_ns, Goal::AtMost(1.5));
+        ratio("XDP to coturn, rate", fast, Contender::Coturn, |f| f.mpps, Goal::AtLeast(8.0));
         ratio("slow path to coturn, one session", slow, Contender::Coturn, |f| f.mpps, Goal::AtLeast(1.5));
         ratio(
             "slow path to C forwarder, one session",

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, ensure};
 use rift_crypto::Identity;
 use rift_relay::lease::{Claims, IssuerKey};
-use rift_relay::peer::{PeerConfig, RelayPeer};
+use rift_relay::peer::{Handled, PeerConfig, RelayPeer};
 use rift_relay::wire::{FORWARD_LEN, Header, Role, SessionId};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
+/// Where the relay tells its counters, in its namespace.
+pub(super) const METRICS: &str = "127.0.0.1:9482";
 /// The relay's UDP port.
 pub(super) const PORT: u16 = 4820;
 
@@ -88,7 +90,7 @@ impl Issuer {
             &file,
             format!(
                 "listen = \"{address}:{PORT}\"\nidentity = {:?}\nissuers = [\"{}\"]\nhard_kbps_max = 10000000\n\
-                 soft_kbps_max = 10000000\ndrain_seconds = 0\nmetrics = \"127.0.0.1:9482\"\n{extra}\n",
+                 soft_kbps_max = 10000000\ndrain_seconds = 0\nmetrics = \"{METRICS}\"\n{extra}\n",
                 self.directory.join("identity"),
                 self.key.public()
             ),
@@ -96,6 +98,17 @@ impl Issuer {
         let mut command = namespace.command("taskset");
         command.args(["-c", cores]).arg(&self.program).arg("--config").arg(&file).env("WAVRY_LOG", "error");
         Process::start(command, "listens on").context("wavry-relay")
+    }
+
+    /// A lease whose signature is wrong, though all else is right.
+    pub(super) fn bogus_token(&self, session: SessionId) -> anyhow::Result<String> {
+        let peers = [Identity::from_seed([1; 32])?, Identity::from_seed([2; 32])?];
+        let mut token = self.token(session, &peers)?.into_bytes();
+        // The signature is the end of the second part; the footer is the third.
+        let end = token.iter().rposition(|&byte| byte == b'.').context("a token without footer")?;
+        let letter = &mut token[end - 20];
+        *letter = if *letter == b'A' { b'B' } else { b'A' };
+        Ok(String::from_utf8(token)?)
     }
 
     fn token(&self, session: SessionId, peers: &[Identity; 2]) -> anyhow::Result<String> {
@@ -199,8 +212,46 @@ impl Sessions {
         self.peers.iter().flatten().filter(|bound| bound.peer.is_bound()).count()
     }
 
+    /// Lets both sides of all sessions send ten times a second until something of each host arrived; when the first did,
+    /// by session.
+    pub(super) fn stream_until_all_arrive(
+        &mut self,
+        patience: Duration,
+    ) -> anyhow::Result<HashMap<usize, Instant>> {
+        const GAP: Duration = Duration::from_millis(100);
+        let begun = Instant::now();
+        let (mut next, mut arrived) = (begun, HashMap::new());
+        let mut datagram = [0; FORWARD_LEN + 64];
+        while arrived.len() < self.peers.len() && begun.elapsed() < patience {
+            if Instant::now() >= next {
+                next += GAP;
+                let now_us = Clock.now() / 1000;
+                for Bound { peer, socket } in self.peers.iter_mut().flatten() {
+                    let Some(head) = datagram.first_chunk_mut() else { break };
+                    if peer.wrap(now_us, 64, head) {
+                        let _ = self.sockets[*socket].send_to(&datagram, self.relay);
+                    }
+                }
+            }
+            let moved = self.drive_with(|number, role| {
+                if role == Role::Client {
+                    arrived.entry(number).or_insert_with(Instant::now);
+                }
+            })?;
+            if moved == 0 {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        Ok(arrived)
+    }
+
     /// Sends what peers have to say and takes what came for them; how many datagrams that were.
     pub(super) fn drive(&mut self) -> anyhow::Result<usize> {
+        self.drive_with(|_, _| {})
+    }
+
+    /// The same; tells of each payload that arrived, whose session and which peer's.
+    fn drive_with(&mut self, mut on_payload: impl FnMut(usize, Role)) -> anyhow::Result<usize> {
         let now_us = Clock.now() / 1000;
         let mut moved = 0;
         for Bound { peer, socket } in self.peers.iter_mut().flatten() {
@@ -221,7 +272,9 @@ impl Sessions {
                         let Ok(header) = Header::decode(&bytes[..len]) else { continue };
                         let Some(&number) = self.numbers.get(&header.session) else { continue };
                         for bound in self.peers[number].iter_mut().filter(|bound| bound.socket == index) {
-                            bound.peer.handle_datagram(now_us, &bytes[..len]);
+                            if bound.peer.handle_datagram(now_us, &bytes[..len]) == Handled::Payload {
+                                on_payload(number, bound.peer.role());
+                            }
                         }
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,

@@ -6,7 +6,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Metrics;
@@ -15,7 +14,7 @@ const REQUEST_MAX: usize = 2048;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers from now on.
-pub(super) fn start(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Result<()> {
+pub(super) fn start(address: SocketAddr, metrics: Vec<Arc<Metrics>>) -> std::io::Result<()> {
     let listener = TcpListener::bind(address)?;
     std::thread::Builder::new().name("relay-metrics".to_owned()).spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -26,7 +25,7 @@ pub(super) fn start(address: SocketAddr, metrics: Arc<Metrics>) -> std::io::Resu
     Ok(())
 }
 
-fn serve(mut stream: TcpStream, metrics: &Metrics) -> std::io::Result<()> {
+fn serve(mut stream: TcpStream, metrics: &[Arc<Metrics>]) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut request = [0; REQUEST_MAX];
@@ -46,15 +45,13 @@ fn serve(mut stream: TcpStream, metrics: &Metrics) -> std::io::Result<()> {
 }
 
 /// What is answered to a request.
-fn respond(request: &[u8], metrics: &Metrics) -> (&'static str, String) {
+fn respond(request: &[u8], metrics: &[Arc<Metrics>]) -> (&'static str, String) {
     let line = request.split(|&b| b == b'\r').next().unwrap_or_default();
     let mut words = line.split(|&b| b == b' ');
     match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", metrics.render()),
+        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", Metrics::render(metrics)),
         (Some(b"GET"), Some(b"/healthz")) => ("200 OK", "ok\n".to_owned()),
-        (Some(b"GET"), Some(b"/readyz")) if metrics.ready.load(Ordering::Relaxed) => {
-            ("200 OK", "ready\n".to_owned())
-        }
+        (Some(b"GET"), Some(b"/readyz")) if Metrics::are_ready(metrics) => ("200 OK", "ready\n".to_owned()),
         (Some(b"GET"), Some(b"/readyz")) => ("503 Service Unavailable", "draining\n".to_owned()),
         (Some(b"GET"), Some(_)) => ("404 Not Found", "there is /metrics, /healthz and /readyz\n".to_owned()),
         _ => ("400 Bad Request", "only GET\n".to_owned()),
@@ -64,15 +61,18 @@ fn respond(request: &[u8], metrics: &Metrics) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn requests_are_answered() {
-        let metrics = Metrics::default();
+        let metrics = [Arc::new(Metrics::default()), Arc::new(Metrics::default())];
         let status = |request: &[u8]| respond(request, &metrics).0;
         assert_eq!(status(b"GET /metrics HTTP/1.1\r\n\r\n"), "200 OK");
         assert_eq!(status(b"GET /healthz HTTP/1.1\r\n\r\n"), "200 OK");
         assert_eq!(status(b"GET /readyz HTTP/1.1\r\n\r\n"), "503 Service Unavailable");
-        metrics.ready.store(true, Ordering::Relaxed);
+        metrics[0].ready.store(true, Ordering::Relaxed);
+        assert_eq!(status(b"GET /readyz HTTP/1.1\r\n\r\n"), "503 Service Unavailable", "not all of them");
+        metrics[1].ready.store(true, Ordering::Relaxed);
         assert_eq!(status(b"GET /readyz HTTP/1.1\r\n\r\n"), "200 OK");
         assert_eq!(status(b"GET / HTTP/1.1\r\n\r\n"), "404 Not Found");
         assert_eq!(status(b"\xff\0"), "400 Bad Request");

@@ -1,17 +1,18 @@
 //! Counters, as Prometheus reads them (text format 0.0.4).
 //!
-//! Owns one atomic per figure, each written by one thread. Never holds an address or an id.
+//! Owns one atomic per figure, each written by one thread: every forwarding thread has counters of its own, which are
+//! added up when somebody asks. Never holds an address or an id.
 
 use std::fmt::Write as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use wavry_xdp::relay::{CounterMap, Dropped, Passed};
 
 use crate::core::SessionCounters;
 use crate::drop_reason::DropReason;
 
-/// Everything that is counted.
+/// Everything that one forwarding thread counts, and what serves it.
 #[derive(Debug)]
 pub struct Metrics {
     pub(super) forwarded: AtomicU64,
@@ -72,35 +73,52 @@ impl Metrics {
         }
     }
 
-    /// Everything as text.
+    /// Whether all threads take new sessions.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn are_ready(all: &[Arc<Self>]) -> bool {
+        all.iter().all(|metrics| metrics.ready.load(Ordering::Relaxed))
+    }
+
+    /// Everything as text, added up over the threads.
+    #[must_use]
+    pub fn render(all: &[Arc<Self>]) -> String {
         let mut out = String::with_capacity(4096);
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let read = |of: fn(&Self) -> &AtomicU64| {
+            all.iter().map(|metrics| of(metrics).load(Ordering::Relaxed)).sum::<u64>()
+        };
         for (name, kind, value) in [
-            ("forwarded_datagrams_total", "counter", read(&self.forwarded)),
-            ("forwarded_bytes_total", "counter", read(&self.forwarded_bytes)),
-            ("answers_total", "counter", read(&self.answered)),
-            ("verifications_total", "counter", read(&self.verified)),
-            ("receive_overflow_total", "counter", read(&self.receive_overflow)),
-            ("sessions", "gauge", read(&self.sessions)),
+            ("forwarded_datagrams_total", "counter", read(|m| &m.forwarded)),
+            ("forwarded_bytes_total", "counter", read(|m| &m.forwarded_bytes)),
+            ("answers_total", "counter", read(|m| &m.answered)),
+            ("verifications_total", "counter", read(|m| &m.verified)),
+            ("receive_overflow_total", "counter", read(|m| &m.receive_overflow)),
+            ("sessions", "gauge", read(|m| &m.sessions)),
         ] {
             let _ = writeln!(out, "# TYPE wavry_relay_{name} {kind}\nwavry_relay_{name} {value}");
         }
+        out.push_str("# TYPE wavry_relay_thread_sessions gauge\n");
+        for (thread, metrics) in all.iter().enumerate() {
+            let sessions = metrics.sessions.load(Ordering::Relaxed);
+            let _ = writeln!(out, "wavry_relay_thread_sessions{{thread=\"{thread}\"}} {sessions}");
+        }
         out.push_str("# TYPE wavry_relay_session_events_total counter\n");
-        for (counter, (event, _)) in self.session_events.iter().zip(events(SessionCounters::default())) {
-            let _ = writeln!(out, "wavry_relay_session_events_total{{event=\"{event}\"}} {}", read(counter));
+        let sum = |counters: &mut dyn Iterator<Item = &AtomicU64>| {
+            counters.map(|counter| counter.load(Ordering::Relaxed)).sum::<u64>()
+        };
+        for (number, (event, _)) in events(SessionCounters::default()).into_iter().enumerate() {
+            let count = sum(&mut all.iter().map(|metrics| &metrics.session_events[number]));
+            let _ = writeln!(out, "wavry_relay_session_events_total{{event=\"{event}\"}} {count}");
         }
         out.push_str("# TYPE wavry_relay_dropped_datagrams_total counter\n");
-        for (counter, reason) in self.dropped.iter().zip(DropReason::ALL) {
-            let _ = writeln!(
-                out,
-                "wavry_relay_dropped_datagrams_total{{reason=\"{}\"}} {}",
-                reason.label(),
-                read(counter)
-            );
+        for &reason in DropReason::ALL {
+            let count = sum(&mut all.iter().map(|metrics| &metrics.dropped[reason as usize]));
+            let label = reason.label();
+            let _ = writeln!(out, "wavry_relay_dropped_datagrams_total{{reason=\"{label}\"}} {count}");
         }
-        self.render_fast_path(&mut out);
+        // All threads count the fast path there.
+        if let Some(first) = all.first() {
+            first.render_fast_path(&mut out);
+        }
         out
     }
 

@@ -16,10 +16,15 @@ use crate::verify::{Job, Outcome, Policy, Verifier};
 
 /// The ends of the rings that the thread holds.
 pub(super) struct VerifyingLinks {
+    pub(super) forwarders: Vec<ForwarderEnd>,
+    pub(super) policies: Consumer<Arc<Policy>>,
+}
+
+/// The ends of those to one forwarding thread.
+pub(super) struct ForwarderEnd {
     pub(super) new_jobs: Consumer<Job>,
     pub(super) known_jobs: Consumer<Job>,
     pub(super) outcomes: Producer<Outcome>,
-    pub(super) policies: Consumer<Arc<Policy>>,
     pub(super) waker: Waker,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -28,20 +33,22 @@ pub(super) struct Verifying {
     verifier: Verifier,
     links: VerifyingLinks,
     budget: Budget,
+    /// The forwarding thread that is looked at first.
+    turn: usize,
 }
 
 impl Verifying {
     pub(super) fn new(verifier: Verifier, links: VerifyingLinks, per_second: u32) -> Self {
-        Self { verifier, links, budget: Budget::new(per_second, per_second / 10 + 1) }
+        Self { verifier, links, budget: Budget::new(per_second, per_second / 10 + 1), turn: 0 }
     }
 
-    /// Until the forwarding thread is gone.
+    /// Until the forwarding threads are gone.
     pub(super) fn run(mut self) {
-        while !self.links.outcomes.is_abandoned() {
+        while !self.links.forwarders.iter().all(|end| end.outcomes.is_abandoned()) {
             while let Some(policy) = self.links.policies.pop() {
                 self.verifier.set_policy(policy);
             }
-            if self.links.known_jobs.is_empty() && self.links.new_jobs.is_empty() {
+            if self.links.forwarders.iter().all(|end| end.known_jobs.is_empty() && end.new_jobs.is_empty()) {
                 std::thread::park_timeout(Duration::from_millis(100));
                 continue;
             }
@@ -49,16 +56,25 @@ impl Verifying {
                 std::thread::park_timeout(Duration::from_millis(2));
                 continue;
             }
-            let Some(job) = self.links.known_jobs.pop().or_else(|| self.links.new_jobs.pop()) else {
-                continue;
-            };
-            add(&self.links.metrics.verified, 1);
+            let Some((job, number)) = self.next_job() else { continue };
+            let end = &mut self.links.forwarders[number];
+            add(&end.metrics.verified, 1);
             if let Some(outcome) = self.verifier.verify(&job, unix_ms()) {
                 // It has room for everything that both queues hold.
-                let _ = self.links.outcomes.push(outcome);
-                self.links.waker.wake();
+                let _ = end.outcomes.push(outcome);
+                end.waker.wake();
             }
         }
+    }
+
+    /// The next job and the forwarding thread that it is from; threads take turns.
+    fn next_job(&mut self) -> Option<(Job, usize)> {
+        let count = self.links.forwarders.len();
+        self.turn = (self.turn + 1) % count;
+        let order = (self.turn..count).chain(0..self.turn);
+        let ends = &mut self.links.forwarders;
+        let known = order.clone().find_map(|number| Some((ends[number].known_jobs.pop()?, number)));
+        known.or_else(|| order.into_iter().find_map(|number| Some((ends[number].new_jobs.pop()?, number))))
     }
 }
 

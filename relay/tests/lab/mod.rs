@@ -137,6 +137,26 @@ impl Lab {
         values.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
+    /// A lease for a session of its own, and the identities of its client and host.
+    pub(crate) fn lease(&self, number: u8) -> (String, [Identity; 2]) {
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let identities =
+            [Identity::from_seed([number; 32]).unwrap(), Identity::from_seed([number ^ 0x80; 32]).unwrap()];
+        let token = self.issuer.mint(&Claims {
+            id: SessionId([number; 16]),
+            session: SessionId([number; 16]),
+            relay: self.identity.wavry_id(),
+            client: identities[0].wavry_id(),
+            host: identities[1].wavry_id(),
+            issued_ms: now_ms,
+            not_before_ms: now_ms,
+            expires_ms: now_ms + 300_000,
+            soft_kbps: 1_000_000,
+            hard_kbps: 1_000_000,
+        });
+        (token, identities)
+    }
+
     /// Client and host of a session of their own, bound.
     pub(crate) fn pair(&self, number: u8, is_v6: bool) -> [Peer; 2] {
         self.pair_at(number, is_v6, [(&self.client, 1, 2), (&self.host, 2, 2)])
@@ -144,23 +164,7 @@ impl Lab {
 
     /// The same, each on a machine with a cable and an address of its own on it.
     pub(crate) fn pair_at(&self, number: u8, is_v6: bool, places: [(&Namespace, u8, u8); 2]) -> [Peer; 2] {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
-        let identities = || {
-            [Identity::from_seed([number; 32]).unwrap(), Identity::from_seed([number ^ 0x80; 32]).unwrap()]
-        };
-        let [client, host] = identities();
-        let token = self.issuer.mint(&Claims {
-            id: SessionId([number; 16]),
-            session: SessionId([number; 16]),
-            relay: self.identity.wavry_id(),
-            client: client.wavry_id(),
-            host: host.wavry_id(),
-            issued_ms: now_ms,
-            not_before_ms: now_ms,
-            expires_ms: now_ms + 300_000,
-            soft_kbps: 1_000_000,
-            hard_kbps: 1_000_000,
-        });
+        let (token, [client, host]) = self.lease(number);
         let address = |net: u8, end: u8| -> SocketAddr {
             let text = if is_v6 { format!("[fd81:{net}::{end}]:0") } else { format!("10.81.{net}.{end}:0") };
             text.parse().unwrap()
