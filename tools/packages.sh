@@ -2,7 +2,7 @@
 #
 # Nothing is installed that is there already, and then no root is needed. Debian 12 and 13, Ubuntu 24.04.
 
-rust_minimum=1.88
+rust_minimum=1.89
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use wavry_runtime::clock::Clock;
 
-use super::process::{Lines, Program, chatter};
+use super::process::{Lines, Program, Side, chatter};
 use super::{Setting, WARM_UP};
 
 /// How long the programs may take to say that they are ready.
@@ -126,14 +126,14 @@ pub(crate) fn measure(
         client.arg("--busy-poll");
     }
 
-    let mut host = Program::start("wavry-server", &mut host)?;
+    let mut host = Program::start("wavry-server", &mut host, Side::Host)?;
     let host_lines = Lines::of(host.child().stdout.take().context("wavry-server has no output")?);
     let pin_line = host_lines.wait_for("Pairing PIN: ", PATIENCE).context("wavry-server gave no PIN")?;
     let pin = pin_in(&pin_line).context("wavry-server gave no PIN")?;
     host_lines.wait_for("listens on", PATIENCE).context("wavry-server does not listen")?;
     pair(programs, &client_home, &address, &pin)?;
 
-    let mut client = Program::start("wavry-client", &mut client)?;
+    let mut client = Program::start("wavry-client", &mut client, Side::Client)?;
     let client_lines = Lines::of(client.child().stdout.take().context("wavry-client has no output")?);
     client_lines.wait_for("connected to", PATIENCE).context("wavry-client does not connect")?;
     std::thread::sleep(WARM_UP);

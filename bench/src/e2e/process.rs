@@ -7,11 +7,50 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use wavry_runtime::cores;
 
 /// How long a program may take to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clock ticks per second in /proc: USER_HZ, the same 100 on every Linux architecture in use.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Where a program or thread runs: host and client are two machines in use, and share no core here either where
+/// there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The lower half of the cores.
+    Host,
+    /// The upper half.
+    Client,
+}
+
+impl Side {
+    /// Keeps the calling thread, and what it starts, on the cores of this side.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub(crate) fn enter(self) -> anyhow::Result<()> {
+        let allowed = cores::allowed()?;
+        let (lower, upper) = allowed.split_at(allowed.len() / 2);
+        let half = match self {
+            Self::Host if !lower.is_empty() => lower,
+            _ => upper,
+        };
+        let mut set = CpuSet::new();
+        half.iter().for_each(|&core| set.set(core));
+        sched_setaffinity(None, &set).context("a thread cannot be kept on some cores")
+    }
+
+    /// Runs `start` on the cores of this side.
+    fn within<T>(self, start: impl FnOnce() -> T) -> anyhow::Result<T> {
+        let before = sched_getaffinity(None)?;
+        self.enter()?;
+        let started = start();
+        sched_setaffinity(None, &before)?;
+        Ok(started)
+    }
+}
 
 /// A running program. Ended, if need be by force, when it is dropped.
 #[derive(Debug)]
@@ -21,12 +60,12 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it. Its standard streams are what `command` says.
+    /// Starts it on the cores of a side. Its standard streams are what `command` says.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(crate) fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
-        let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
+    pub(crate) fn start(name: &str, command: &mut Command, side: Side) -> anyhow::Result<Self> {
+        let child = side.within(|| command.spawn())?.with_context(|| format!("{name} cannot be started"))?;
         Ok(Self { name: name.to_owned(), child })
     }
 
@@ -130,7 +169,8 @@ mod tests {
 
     #[test]
     fn time_used_is_seen_and_the_end_is_orderly() {
-        let mut busy = Program::start("sh", Command::new("sh").args(["-c", "while :; do :; done"])).unwrap();
+        let mut busy =
+            Program::start("sh", Command::new("sh").args(["-c", "while :; do :; done"]), Side::Host).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         assert!(busy.cpu_seconds().unwrap() > 0.0);
         assert!(!busy.stop().unwrap(), "a signal is not success");
@@ -139,9 +179,12 @@ mod tests {
 
     #[test]
     fn lines_are_found() {
-        let mut echo =
-            Program::start("sh", Command::new("sh").args(["-c", "echo a; echo bc"]).stdout(Stdio::piped()))
-                .unwrap();
+        let mut echo = Program::start(
+            "sh",
+            Command::new("sh").args(["-c", "echo a; echo bc"]).stdout(Stdio::piped()),
+            Side::Client,
+        )
+        .unwrap();
         let lines = Lines::of(echo.child().stdout.take().unwrap());
         assert_eq!(lines.wait_for("b", Duration::from_secs(5)).unwrap(), "bc");
         assert!(lines.wait_for("z", Duration::from_secs(5)).is_err());

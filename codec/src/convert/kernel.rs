@@ -1,18 +1,18 @@
-//! The loops of the conversions, compiled twice: for any processor and for AVX2.
+//! The loops of the conversions, compiled for any processor, for AVX2 and for AVX-512.
 //!
 //! Owns: the choice between the two, made anew for each row from a cached flag. Never: uses intrinsics; the
 //! loops load whole pixels as integers from arrays, which is the form that the compiler vectorises (from single
 //! bytes it makes code three times slower).
-//! Invariant: both versions are the same source, so they give the same bytes.
+//! Invariant: all versions are the same source, so they give the same bytes.
 //!
 //! Measured at 720p, best of 300, on a Cascade Lake core: BGRX to I420 1.7 ms without and 0.66 ms with AVX2,
-//! back 3.3 and 1.1 ms.
+//! back 3.3 and 1.1 ms. On an EPYC core (Zen 4) 0.33 ms with AVX2 and 0.24 ms with AVX-512.
 // Calling a function that demands a processor feature is unsafe, though nothing else about it is.
 #![allow(unsafe_code)]
 
 use super::Factors;
 
-/// Defines a row function that runs its body compiled for AVX2 where the processor has it.
+/// Defines a row function that runs its body compiled for AVX-512 or AVX2 where the processor has it.
 macro_rules! dispatched {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($argument:ident: $type:ty),*)) => {
         $(#[$doc])*
@@ -22,6 +22,16 @@ macro_rules! dispatched {
                 #[target_feature(enable = "avx2")]
                 fn for_avx2($($argument: $type),*) {
                     $body($($argument),*);
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+                fn for_avx512($($argument: $type),*) {
+                    $body($($argument),*);
+                }
+                if std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the processor has what was just asked for, and so AVX-512F, which both imply.
+                    return unsafe { for_avx512($($argument),*) };
                 }
                 if std::arch::is_x86_feature_detected!("avx2") {
                     // SAFETY: the processor has AVX2, as was just asked.

@@ -17,6 +17,16 @@ const MEMORY_US: f64 = 70_000.0;
 /// The least that a train counts: a shorter one still is a measurement.
 const GAIN_MIN: f64 = 0.2;
 
+/// A part of a train says something once it took this long to arrive, in microseconds, and so many times the noise.
+const PART_US: f64 = 8_000.0;
+const PART_NOISE: f64 = 4.0;
+/// How much jitter may hold back the first packet of a train, and holds back the last one, as multiples of the noise.
+const FIRST_NOISE: f64 = 3.0;
+const LAST_NOISE: f64 = 2.4;
+/// A train that kept up counts by this where there is no noise, which is less than the second, in microseconds.
+const KEEPS_UP_GAIN: f64 = 0.7;
+const NOISY_US: f64 = 500.0;
+
 /// The packets of one frame on their way.
 #[derive(Clone, Copy, Debug, Default)]
 struct Train {
@@ -30,6 +40,8 @@ struct Train {
     last_sent: Timestamp,
     first_arrived_us: u64,
     last_arrived_us: u64,
+    /// How long the first packet waited, queue or jitter, in microseconds.
+    first_waited_us: f64,
     /// The longest gap, and the bytes that came with its end.
     gap_us: u64,
     gap_bytes: f64,
@@ -112,7 +124,7 @@ impl Capacity {
         self.note_pause(packet.sent_at, arrived_us, waited_us);
         let sample = self.measure(noise_us);
         if let Some(sample) = sample {
-            self.take(sample);
+            self.take(sample, noise_us);
         }
         self.train = Train {
             frame: packet.frame,
@@ -120,6 +132,7 @@ impl Capacity {
             first_sent: packet.sent_at,
             last_sent: packet.sent_at,
             first_arrived_us: arrived_us,
+            first_waited_us: waited_us,
             last_arrived_us: arrived_us,
             ..Train::default()
         };
@@ -139,7 +152,7 @@ impl Capacity {
         let span_us = self.train.last_arrived_us.saturating_sub(self.train.first_arrived_us);
         match self.measure(noise_us)? {
             // Shorter than two reports' spacing is not yet a verdict.
-            Sample::Capacity(bps) if span_us >= 8_000 => Some(bps),
+            Sample::Capacity(bps) if span_us as f64 >= PART_US + PART_NOISE * noise_us => Some(bps),
             _ => None,
         }
     }
@@ -173,29 +186,33 @@ impl Capacity {
             span_us -= gap_us;
             bytes -= t.gap_bytes;
         }
-        // Jitter that keeps the order holds back the end of a train more than its beginning.
-        let fair_us = (span_us - 0.7 * noise_us).max(span_us / 2.0).max(SPAN_US_MIN);
+        // Jitter that keeps the order holds back the first packet, which makes the train look short, and, among the
+        // many that come before it, the last one more than that.
+        span_us += t.first_waited_us.min(FIRST_NOISE * noise_us);
+        let fair_us = (span_us - LAST_NOISE * noise_us).max(span_us / 2.0).max(SPAN_US_MIN);
         let bits = bytes * 8e6;
         if fair_us > sent_us * STRETCH + STRETCH_US {
             Some(Sample::Capacity(bits / fair_us))
         } else {
-            Some(Sample::AtLeast(bits / fair_us.max(sent_us)))
+            Some(Sample::AtLeast(bits / (fair_us.max(sent_us) + noise_us)))
         }
     }
 
-    fn take(&mut self, sample: Sample) {
+    fn take(&mut self, sample: Sample, noise_us: f64) {
         let span_us = self.train.last_arrived_us.saturating_sub(self.train.first_arrived_us) as f64;
         let gain = (span_us / MEMORY_US).clamp(GAIN_MIN, 0.8);
         match (sample, self.estimate_bps) {
             (Sample::Capacity(bps), Some(old)) => {
                 self.deviation += 0.1 * ((old - bps).max(0.0) / old - self.deviation);
-                self.estimate_bps = Some(old + gain * (bps - old));
+                // Times are averaged, not rates: one train that jitter made short would count for many.
+                self.estimate_bps = Some(1.0 / ((1.0 - gain) / old + gain / bps));
                 self.keeps_up = false;
             }
             (Sample::Capacity(bps), None) => self.estimate_bps = Some(bps),
             (Sample::AtLeast(bps), old) => {
                 self.deviation -= 0.1 * self.deviation;
-                self.estimate_bps = Some(old.map_or(bps, |old| old.max(old + 0.7 * (bps - old))));
+                let gain = if noise_us > NOISY_US { gain } else { KEEPS_UP_GAIN };
+                self.estimate_bps = Some(old.map_or(bps, |old| old.max(old + gain * (bps - old))));
                 self.keeps_up = true;
             }
         }

@@ -27,13 +27,15 @@ use sending::Sending;
 
 /// Share of the measured capacity that STABLE goes to. Frame sizes vary by some 15 %, and a path that is
 /// filled to the brim drains a large frame's backlog never.
-const SHARE: f64 = 0.90;
+const SHARE: f64 = 0.885;
 /// How much of the deviation of single measurements is kept clear of, at first and at most: a path that varies
 /// is overrun by its mean.
 const CAUTION_FIRST: f64 = 0.5;
-const CAUTION_MAX: f64 = 2.5;
+const CAUTION_MAX: f64 = 3.0;
+/// So much deviation is that of a steady path.
+const SCATTER: f64 = 0.04;
 /// Caution is learned from congestion, and forgotten with this half life, in microseconds.
-const CAUTION_STEP: f64 = 0.45;
+const CAUTION_STEP: f64 = 0.6;
 const CAUTION_HALF_LIFE_US: f64 = 4e6;
 /// Below this part of its goal the rate is multiplied, above it added to.
 const NEAR: f64 = 0.93;
@@ -59,7 +61,7 @@ const DRAIN_MAX: f64 = 0.5;
 /// those of a round trip with both its directions; this is one direction with its noise removed.
 const LIMIT_US: f64 = 6_000.0;
 /// Each microsecond of noise raises the limit by this much.
-const LIMIT_PER_NOISE: f64 = 0.5;
+const LIMIT_PER_NOISE: f64 = 0.75;
 /// A queue above this part of the limit that grows holds the rate.
 const RISING_SHARE: f64 = 0.5;
 /// Loss without delay below this is the air's, not the queue's.
@@ -105,6 +107,17 @@ const OUTAGE_US: u64 = 100_000;
 const AFTER_OUTAGE: f64 = 0.5;
 /// While packets are overdue, a frame is tried this often, in microseconds.
 const PROBE_US: u64 = 100_000;
+/// With jitter above this, in microseconds, the evidence of an empty queue counts.
+const LIFT_NOISE_US: f64 = 1_000.0;
+/// Once there was no queue for this long, in microseconds.
+const LIFT_CALM_US: u64 = 1_000_000;
+/// By so much per second, and not beyond.
+const LIFT_PER_S: f64 = 0.10;
+const LIFT_MAX: f64 = 1.5;
+/// What a queue leaves of it.
+const LIFT_LEFT: f64 = 0.93;
+/// The share of what trains tell of that may be used then.
+const LIFT_SHARE_MAX: f64 = 1.4;
 /// Packets that waited for longer than this and noise are in a queue that drops some, in microseconds. A frame of
 /// usual size waits for a fifth of its length behind itself.
 const QUEUED_US: f64 = 8_000.0;
@@ -152,6 +165,9 @@ pub struct Delta2 {
     /// Rate, capacity and time of the last congestion.
     congestion: Option<(f64, f64, Timestamp)>,
     caution: f64,
+    /// What the path carries over what its trains say, by the evidence of an empty queue.
+    lift: f64,
+    calm_since: Timestamp,
     rivalry: Rivalry,
     hold: Hold,
     report_interval_us: f64,
@@ -226,6 +242,8 @@ impl Delta2 {
             reduced_at: Timestamp::ZERO,
             congestion: None,
             caution: CAUTION_FIRST,
+            lift: 1.0,
+            calm_since: Timestamp::ZERO,
             rivalry: Rivalry::default(),
             hold: Hold::default(),
             report_interval_us: 0.0,
@@ -403,6 +421,7 @@ impl Delta2 {
             (None, true) if self.rtt_min_us.us().is_some() => {
                 self.hold.since = Some(now);
                 self.hold.next_probe = now.plus_micros(PROBE_US);
+                self.unlift(now);
                 self.caution = (self.caution + CAUTION_STEP).min(CAUTION_MAX);
                 self.note(now, Reason::Overdue);
             }
@@ -445,7 +464,7 @@ impl Delta2 {
         let reason = if self.rivalry.is_on() {
             self.compete(now, dt_us)
         } else {
-            self.slow_frame(noise_us).or_else(|| self.congested(now, limit_us))
+            self.slow_frame(now, noise_us).or_else(|| self.congested(now, limit_us))
         };
         let reason = match reason {
             Some(reason) => Some(reason),
@@ -476,12 +495,13 @@ impl Delta2 {
         }
     }
 
-    fn slow_frame(&mut self, noise_us: f64) -> Option<Reason> {
+    fn slow_frame(&mut self, now: Timestamp, noise_us: f64) -> Option<Reason> {
         let bps = self.capacity.slow_part_bps(noise_us)?;
         if bps >= 0.7 * self.rate_bps {
             return None;
         }
         self.capacity.believe(bps);
+        self.unlift(now);
         self.state = PathState::Congested;
         self.rate_bps = self.rate_bps.min(SHARE * bps);
         Some(Reason::SlowFrame)
@@ -509,6 +529,7 @@ impl Delta2 {
             return None;
         }
         self.reduced_at = now;
+        self.unlift(now);
         self.caution = (self.caution + CAUTION_STEP).min(CAUTION_MAX);
         let drain = (self.foreign_us / DRAIN_US).min(DRAIN_MAX);
         let share = self.capacity.bps().map_or(f64::INFINITY, |c| c * (DRAIN_SHARE - drain));
@@ -542,7 +563,9 @@ impl Delta2 {
     fn grow(&mut self, now: Timestamp, dt_us: f64) -> Option<Reason> {
         let capacity_bps = self.capacity.bps()?;
         let share = SHARE * (1.0 - self.loss.min(LOSS_MAX));
-        let goal = share * (1.0 - self.caution * self.capacity.deviation()).max(0.3) * capacity_bps;
+        let careful = (1.0 - self.caution * (self.capacity.deviation() - SCATTER).max(0.0)).max(0.3);
+        self.lift(now, dt_us);
+        let goal = (share * careful * self.lift).min(LIFT_SHARE_MAX.max(share * careful)) * capacity_bps;
         if self.rate_bps > goal {
             let gain = (dt_us / 50_000.0).min(1.0);
             self.rate_bps += gain * (goal - self.rate_bps);
@@ -580,6 +603,23 @@ impl Delta2 {
         };
         self.rate_bps = rate.min(goal).min(sent_max).max(self.rate_bps);
         Some(reason)
+    }
+
+    /// Jitter stretches trains, so that they tell of less than the path carries. Where there is some, and no queue
+    /// although more is sent than they tell of, that is the better evidence.
+    fn lift(&mut self, now: Timestamp, dt_us: f64) {
+        let is_calm = now.micros_since(self.calm_since) >= LIFT_CALM_US;
+        if self.noise_us() < LIFT_NOISE_US {
+            self.lift = 1.0 + (self.lift - 1.0) * 0.5f64.powf(dt_us / 1e6);
+        } else if is_calm {
+            self.lift = (self.lift + LIFT_PER_S * dt_us / 1e6).min(LIFT_MAX);
+        }
+    }
+
+    /// There was a queue after all.
+    fn unlift(&mut self, now: Timestamp) {
+        self.calm_since = now;
+        self.lift = (self.lift * LIFT_LEFT).max(1.0);
     }
 
     fn set_pace(&mut self) {

@@ -25,6 +25,10 @@ struct Model {
     content: f64,
     loss: u64,
     /// Parity for each packet.
+    /// The most that jitter holds a packet back, in microseconds; the order is kept.
+    jitter_us: u64,
+    last_arrival: u64,
+    rng: fastrand::Rng,
     /// Parity packets per packet.
     redundancy: f64,
     marked: bool,
@@ -57,6 +61,9 @@ impl Model {
             content: 1.0,
             loss: 0,
             redundancy: 0.0,
+            jitter_us: 0,
+            last_arrival: 0,
+            rng: fastrand::Rng::with_seed(5),
             marked: false,
             held_frames: 0,
             rival_bps: 0.0,
@@ -114,7 +121,9 @@ impl Model {
             self.delta.on_sent(&packet);
             self.busy_us = self.busy_us.max(sent as f64) + f64::from(BYTES) * 8e6 / self.capacity_bps;
             let lost = self.loss > 0 && self.next_id % 100 < self.loss;
-            arrivals.push((!lost).then_some(self.busy_us as u64 + DELAY_US));
+            let jitter_us = self.rng.u64(0..=self.jitter_us).saturating_sub(self.jitter_us / 2);
+            self.last_arrival = self.last_arrival.max(self.busy_us as u64 + DELAY_US + jitter_us);
+            arrivals.push((!lost).then_some(self.last_arrival));
             self.next_id += 1;
         }
         self.frame += 1;
@@ -260,6 +269,24 @@ fn random_loss_is_no_congestion_until_it_is_a_flood() {
     model.loss = 30;
     model.seconds(3.0);
     assert!(model.mbps() < 12.0 && model.saw(Reason::Loss) > 0, "{}", model.mbps());
+}
+
+/// Proves R-CTRL-15: jitter neither hides most of the path nor is taken for a queue, and a queue still is one.
+#[test]
+fn jitter_is_no_congestion() {
+    let mut model = Model::new(20.0);
+    model.jitter_us = 12_000;
+    model.seconds(6.0);
+    let (mut least, mut sum) = (f64::INFINITY, 0.0);
+    for _ in 0..1200 {
+        model.frame();
+        least = least.min(model.mbps());
+        sum += model.mbps() / 1200.0;
+    }
+    assert!(least > 11.0 && (14.0..=19.0).contains(&sum), "{least}, mean {sum}");
+    model.capacity_bps = 10e6;
+    model.seconds(1.0);
+    assert!(model.mbps() < 10.0, "{}", model.mbps());
 }
 
 /// Proves R-CTRL-14.
