@@ -196,6 +196,40 @@ fn changes_that_do_not_concern_a_session_leave_it_alone() {
 }
 
 #[test]
+fn peers_behind_a_router_are_carried_and_routes_may_change() {
+    let Some(lab) = Lab::new(XDP) else { return };
+    let mut peers = lab.pair(1, false);
+    // The host's machine becomes a router with an address of the peer behind it.
+    lab.host.ip("address add 10.99.0.2/32 dev lo").unwrap();
+    lab.host.ip("address add 10.81.2.3/24 dev h0").unwrap();
+    lab.relay.ip("route add 10.99.0.0/24 via 10.81.2.2").unwrap();
+    peers[1].socket = lab.host.with(|| UdpSocket::bind("10.99.0.2:0").unwrap());
+    peers[1].socket.set_nonblocking(true).unwrap();
+    wait("the peer has moved", || {
+        peers[1].send(b"from behind a router, and as long as a challenge or longer");
+        peers.iter_mut().for_each(Peer::pump);
+        std::thread::sleep(Duration::from_millis(10));
+        lab.metric("wavry_relay_session_events_total{event=\"moved\"}") == 1
+    });
+    lab.wait_for_sessions(1, &mut peers);
+    let before = carried(&lab);
+    talk(&mut peers, 100);
+    assert_eq!(carried(&lab) - before, 200);
+
+    // Another next hop, which nobody has spoken to yet: userspace carries the session until the kernel knows it.
+    let taken_back = lab.metric("wavry_relay_fast_sessions_taken_back_total");
+    lab.relay.ip("route replace 10.99.0.0/24 via 10.81.2.3").unwrap();
+    wait("the session is taken back", || {
+        talk(&mut peers, 1);
+        lab.metric("wavry_relay_fast_sessions_taken_back_total") > taken_back
+    });
+    lab.wait_for_sessions(1, &mut peers);
+    let before = carried(&lab);
+    talk(&mut peers, 100);
+    assert_eq!(carried(&lab) - before, 200);
+}
+
+#[test]
 fn the_unit_has_all_the_capabilities_that_are_needed() {
     let unit = include_str!("../systemd/wavry-relay.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();

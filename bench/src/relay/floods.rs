@@ -86,7 +86,7 @@ impl Attack {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let place = Place::new()?;
-    let lab = Lab::new()?;
+    let lab = Lab::new(true)?;
     let issuer = Issuer::new(&place, arguments.relay.clone())?;
     // Attackers and peers of the restart have addresses of their own; answers to spoofed ones leave too.
     lab.sender.ip("route add local 10.96.0.0/11 dev lo")?;

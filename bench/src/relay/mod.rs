@@ -93,7 +93,7 @@ struct Figures {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let place = Place::new()?;
-    let lab = Lab::new()?;
+    let lab = Lab::new(false)?;
     let issuer = Issuer::new(&place, arguments.relay.clone())?;
     let missing = contender::coturn_missing();
     let wanted = |contender: &Contender| {

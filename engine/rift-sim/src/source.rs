@@ -17,6 +17,8 @@ use crate::link::{next_after, normal};
 const REFERENCES_MAX: usize = 16;
 /// Frames of which the truth is kept: far more than are ever on their way.
 const TRUTHS_MAX: usize = 1024;
+/// Random bytes that slices are cut from: a prime number, so that pieces do not repeat in step with packets.
+const POOL_LEN: usize = 262_139;
 /// Most slices in a frame.
 pub const SLICES_MAX: usize = 8;
 
@@ -123,6 +125,7 @@ pub struct Source {
     keyframe: Option<KeyframeCause>,
     references: VecDeque<FrameId>,
     truths: VecDeque<FrameTruth>,
+    pool: Vec<u8>,
 }
 
 impl Source {
@@ -140,7 +143,10 @@ impl Source {
             slices: config.slices.clamp(1, SLICES_MAX as u32),
             ..config
         };
+        let mut pool = vec![0; POOL_LEN];
+        Rng::with_seed(!seed).fill(&mut pool);
         Self {
+            pool,
             config,
             rng: Rng::with_seed(seed),
             seed,
@@ -208,11 +214,20 @@ impl Source {
             return false;
         }
         let (len, fingerprint) = &mut truth.slices[index as usize];
-        out.resize(*len, 0);
-        Rng::with_seed(stream).fill(out);
+        // A stretch of random bytes of its own, from a pool that is made once: bytes are not what a run is about.
+        let mut at = Rng::with_seed(stream).usize(..POOL_LEN);
+        out.clear();
+        while out.len() < *len {
+            let piece = &self.pool[at..POOL_LEN.min(at + *len - out.len())];
+            out.extend_from_slice(piece);
+            at = 0;
+        }
         // Recognisable if it ever left unsealed.
         let mark = out.len().min(Self::MARK.len());
         out[..mark].copy_from_slice(&Self::MARK[..mark]);
+        for (byte, own) in out[mark..].iter_mut().zip(stream.to_le_bytes()) {
+            *byte = own;
+        }
         *fingerprint = Fingerprint::of(out);
         true
     }

@@ -19,7 +19,8 @@ use wavry_netns::{Namespace, cable, unavailable};
 pub(crate) const PORT: u16 = 4820;
 /// The user of that name.
 const NOBODY: u32 = 65_534;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Long: a busy machine may stop a test for seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The relay's machine has `r0` towards the client's `c0` and `r1` towards the host's `h0`; 10.81.1.0/24 and
 /// fd81:1::/64 are on the first cable, 10.81.2.0/24 and fd81:2::/64 on the second, the relay is .1.

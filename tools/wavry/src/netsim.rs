@@ -151,7 +151,9 @@ mod tests {
         let svg = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(
-            svg.contains("capture to complete") && svg.contains("polyline") && svg.contains("Approach"),
+            svg.contains("capture to complete")
+                && svg.contains("polyline")
+                && svg.contains("why the rate is what it is"),
             "{svg}"
         );
         let error = run(&arguments("duration 3s; limit freeze 1ms")).unwrap_err();

@@ -6,7 +6,7 @@ use crate::{FrameId, Timestamp};
 /// What was sent is averaged over one to two of these, in microseconds: a ramp must see what it has just sent.
 const RATE_WINDOW_US: u64 = 100_000;
 /// Share of each window's overhead that is taken over.
-const OVERHEAD_GAIN: f64 = 0.15;
+const OVERHEAD_GAIN: f64 = 0.3;
 /// Below so many encoded bytes in a window, its overhead says nothing.
 const OVERHEAD_BYTES_MIN: u64 = 3_000;
 /// Frames whose own backlog is remembered: those of a round trip and more.

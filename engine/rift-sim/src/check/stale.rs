@@ -200,7 +200,8 @@ impl RunLog<'_> {
         let ideal = self.ideal(first);
         let mut best = ideal.whole_us;
         // A later frame may do without the first, once the host knows.
-        let known_us = ideal.noticed_us.map_or(u64::MAX, |at| at + self.delay_us.1 + self.period_us);
+        let known_us =
+            ideal.noticed_us.map_or(u64::MAX, |at| at.saturating_add(self.delay_us.1 + self.period_us));
         for i in first + 1..end {
             let captured_us = self.stream.frames[i].captured_us;
             if captured_us >= best {

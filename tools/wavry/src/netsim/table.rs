@@ -36,6 +36,8 @@ struct Line {
     controller: Controller,
     runs: Vec<StreamMetrics>,
     broken: u64,
+    /// The first rule that was broken, with its seed.
+    fault: Option<String>,
 }
 
 /// Runs everything and writes `controllers.md` and `controllers.json` into `directory`.
@@ -87,7 +89,8 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
                 while let Some(&(at, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let report: Report = simulate(&work[at].1, seed);
                     let Ok(mut done) = done.lock() else { return };
-                    done.push((at, seed, report.passed(), report.stream));
+                    let fault = report.violations.kept().first().map(|fault| format!("seed {seed}, {fault}"));
+                    done.push((at, seed, fault, report.stream));
                     eprint!("\r{} of {} runs", done.len(), jobs.len());
                 }
             });
@@ -98,10 +101,19 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
     done.sort_by_key(|&(at, seed, ..)| (at, seed));
     let mut lines: Vec<Line> = work
         .iter()
-        .map(|(row, scenario)| Line { row, controller: scenario.controller, runs: Vec::new(), broken: 0 })
+        .map(|(row, scenario)| Line {
+            row,
+            controller: scenario.controller,
+            runs: Vec::new(),
+            broken: 0,
+            fault: None,
+        })
         .collect();
-    for (at, _, passed, stream) in done {
-        lines[at].broken += u64::from(!passed);
+    for (at, _, fault, stream) in done {
+        lines[at].broken += u64::from(fault.is_some());
+        if let Some(fault) = fault {
+            lines[at].fault.get_or_insert(fault);
+        }
         lines[at].runs.push(stream);
     }
     lines
@@ -162,6 +174,16 @@ fn markdown(lines: &[Line], skipped: &[String], seeds: &std::ops::Range<u64>) ->
             figures.join(" | "),
             line.goals()
         );
+    }
+    for line in lines {
+        if let Some(fault) = &line.fault {
+            let (name, controller, runs) = (line.row.preset.name, line.controller, line.runs.len());
+            let _ = write!(
+                text,
+                "\n{name} with {controller}: {} of {runs} runs broke a rule, first: {fault}\n",
+                line.broken
+            );
+        }
     }
     for reason in skipped {
         let _ = write!(text, "\n{reason}\n");
