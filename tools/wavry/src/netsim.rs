@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         scenario.controller = controller;
     }
     if arguments.show {
-        println!("{}", scenario.to_string().replace("; ", "\n"));
+        say!("{}", scenario.to_string().replace("; ", "\n"));
         return Ok(());
     }
     traces::load(&mut scenario)?;
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let report = simulate(&scenario, seed);
         let took = began.elapsed().as_secs_f64().max(1e-6);
         print!("{report}");
-        println!("  speed        {:.0} x real time", report.simulated_us as f64 / 1e6 / took);
+        say!("  speed        {:.0} x real time", report.simulated_us as f64 / 1e6 / took);
         failed += u64::from(!report.passed());
         if let Some(path) = arguments.plot.as_deref().filter(|_| seed + 1 >= arguments.seed + arguments.seeds)
         {
@@ -114,15 +114,15 @@ fn controller(name: &str) -> Result<Controller, String> {
 }
 
 fn list() {
-    println!("Scenarios; run one with `wavry netsim NAME`, see what it says with --show:");
+    say!("Scenarios; run one with `wavry netsim NAME`, see what it says with --show:");
     for preset in PRESETS {
-        println!("  {:<13} {}", preset.name, preset.about);
+        say!("  {:<13} {}", preset.name, preset.about);
     }
-    println!("Those that controllers are judged by, also with --table DIRECTORY:");
+    say!("Those that controllers are judged by, also with --table DIRECTORY:");
     for row in SUITE {
-        println!("  {:<13} {}", row.preset.name, row.preset.about);
+        say!("  {:<13} {}", row.preset.name, row.preset.about);
     }
-    println!("Measured capacities are read from the directory in {}.", traces::VARIABLE);
+    say!("Measured capacities are read from the directory in {}.", traces::VARIABLE);
 }
 
 #[cfg(test)]

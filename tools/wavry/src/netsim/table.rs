@@ -69,7 +69,7 @@ pub(super) fn run(
     ] {
         let path = directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("{} was not written", path.display()))?;
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
     let broken: u64 = lines.iter().map(|line| line.broken).sum();
     anyhow::ensure!(broken == 0, "{broken} runs broke a rule; run the scenario alone to see which");
