@@ -105,7 +105,9 @@ impl Tcp {
 
     pub(super) fn poll_at(&self) -> Timestamp {
         if self.under_way > 0 {
-            return self.timer_at();
+            // What was lost just before the end is not sent again, and nobody waits for it.
+            let at = self.timer_at();
+            return if at < self.stop { at } else { Timestamp::NEVER };
         }
         // Before the beginning; afterwards it is acknowledgements that make it go on.
         if self.next_number() == 0 && self.start < self.stop { self.start } else { Timestamp::NEVER }
@@ -294,6 +296,15 @@ mod tests {
         }
         assert!(tcp.is_done() && tcp.counters().timeouts > 0, "{:?}", tcp.counters());
         assert!(tcp.cubic.window() >= 1.0);
+    }
+
+    #[test]
+    fn a_tail_that_is_lost_at_the_end_is_waited_for_by_nobody() {
+        let stop = Timestamp::from_micros(100_000);
+        let mut tcp = Tcp::new(TcpConfig { hystart: false, segments: None }, Timestamp::ZERO, stop);
+        assert!(tcp.poll_packet(Timestamp::ZERO).is_some());
+        assert_eq!(tcp.poll_at(), Timestamp::NEVER, "its timer would run out after the end");
+        assert_eq!(tcp.poll_packet(stop), None);
     }
 
     #[test]
