@@ -28,18 +28,19 @@ pub(crate) enum Command {
         key: PathBuf,
     },
     /// Sign a lease for one session of one client and one host on one relay, and print it.
+    // One Wavry ID in 64 begins with a hyphen.
     Mint {
         /// The issuer's key file.
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
         /// The relay's Wavry ID, which it shows when it starts.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         relay: WavryId,
         /// The client's Wavry ID (`wavry show-id` there).
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         client: WavryId,
         /// The host's Wavry ID.
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", allow_hyphen_values = true)]
         host: WavryId,
         /// The session: 32 hexadecimal digits, the same as in the lease that is to be renewed; a new one if left out.
         #[arg(long, value_name = "ID")]

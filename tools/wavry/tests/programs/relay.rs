@@ -329,6 +329,12 @@ fn leases_are_minted_and_shown() {
     assert_fails(&output, &["issuers"]);
     let mint = ["lease", "mint", "--key", key, "--relay", &one, "--client", &one, "--host", &one];
     assert_fails(&program("wavry").args(mint).output().unwrap(), &["must differ"]);
+    // One ID in 64 begins as an option does.
+    let ids =
+        (0..=255).map(|seed| rift_crypto::Identity::from_seed([seed; 32]).unwrap().wavry_id().to_string());
+    let [a, b]: [String; 2] =
+        ids.filter(|id| id.starts_with('-')).take(2).collect::<Vec<_>>().try_into().unwrap();
+    wavry(&place, "a", &["lease", "mint", "--key", key, "--relay", &a, "--client", &a, "--host", &b]);
     assert_fails(&program("wavry").args(["lease", "show", "nothing"]).output().unwrap(), &["nothing"]);
     let mut command = program("wavry-client");
     command.args(["127.0.0.1:9", "--headless", "--relay", "127.0.0.1:9", "--lease", &token, "--config-dir"]);
