@@ -25,6 +25,7 @@ use rift_crypto::Identity;
 use wavry_runtime::kernel;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc;
+use wavry_runtime::terminal::say;
 use wavry_runtime::transport::Transport;
 use wavry_runtime::uring::{OpenError, Steer, UringUdp, UringUdpConfig};
 use wavry_runtime::{cores, spsc::Producer};
@@ -64,7 +65,7 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         fast_path::check(config)?;
         // Opened and closed again: a port in use is found now and not at night.
         drop(UringUdp::open(transport_config(config))?);
-        println!("wavry-relay {id}: the configuration is right, and {} can be bound", config.listen);
+        say(format_args!("wavry-relay {id}: the configuration is right, and {} can be bound", config.listen));
         return Ok(());
     }
     let shutdown = privileges::without(Shutdown::install).context("signals cannot be handled")?;
@@ -75,7 +76,7 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
             format!("the metrics endpoint {address} cannot be opened; choose another port")
         })?;
     }
-    println!("wavry-relay {id} listens on {}", threads.local);
+    say(format_args!("wavry-relay {id} listens on {}", threads.local));
     supervise(config, &mut threads, &shutdown);
     let results: Vec<_> = threads.forwarding.drain(..).map(JoinHandle::join).collect();
     shutdown.request();

@@ -7,9 +7,9 @@ use wavry_runtime::shutdown::Shutdown;
 
 use crate::config::Config;
 use crate::session::Session;
-use crate::terminal::say;
 use crate::trace::write_codes;
 use crate::viewer;
+use wavry_runtime::terminal::say;
 
 /// Streams until the host ends it, the window is closed, a signal comes or the chosen duration is over.
 ///

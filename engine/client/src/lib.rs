@@ -18,7 +18,6 @@ mod input;
 mod network;
 mod notice;
 mod session;
-mod terminal;
 mod trace;
 mod verify;
 mod viewer;

@@ -29,9 +29,9 @@ use crate::handoff::{self, SLICE_BYTES_MAX};
 use crate::input::InputLink;
 use crate::network::{NetworkLinks, NetworkThread};
 use crate::notice::{ClientNotice, DecodeNotice};
-use crate::terminal::say;
 use crate::trace::TraceFile;
 use crate::verify::StripCheck;
+use wavry_runtime::terminal::say;
 
 /// Places in each ring between threads that carries a message per frame or less.
 const RING: usize = 1024;

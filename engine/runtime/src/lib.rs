@@ -40,6 +40,7 @@ pub mod shutdown;
 mod socket;
 pub mod spsc;
 mod sys;
+pub mod terminal;
 pub mod timer;
 pub mod transport;
 pub mod uring;

@@ -28,9 +28,9 @@ use crate::config::{Config, PairingMode, SourceChoice};
 use crate::handoff;
 use crate::network::{NetworkLinks, NetworkThread, Tracing};
 use crate::notice::HostNotice;
-use crate::terminal::say;
 use crate::trace::TraceFile;
 use crate::video::{VideoConfig, VideoLinks, VideoThread, open_source};
+use wavry_runtime::terminal::say;
 
 /// Places in each ring between threads. They carry tens of messages a second.
 const RING: usize = 256;

@@ -18,7 +18,6 @@ mod handoff;
 mod host;
 mod network;
 mod notice;
-mod terminal;
 mod trace;
 mod video;
 

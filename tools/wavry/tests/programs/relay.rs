@@ -223,6 +223,23 @@ fn memory_holds_key(pid: u32, packet: &[u8]) -> Option<bool> {
 }
 
 #[test]
+fn output_that_cannot_be_written_does_not_end_a_relay() {
+    let place = Place::new("relay-output");
+    let issuer = wavry(&place, "a", &["lease", "keygen", "--key", place.join("issuer").to_str().unwrap()]);
+    let text = format!(
+        "listen = \"127.0.0.1:{}\"\nidentity = {:?}\nissuers = [\"{issuer}\"]\n",
+        free_port(),
+        place.join("relay-identity"),
+    );
+    fs::write(place.join("relay.toml"), text).unwrap();
+    let mut command = program("wavry-relay");
+    command.arg("--dry-run").arg("--config").arg(place.join("relay.toml"));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = command.stdout(full).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_stream_through_a_relay_loses_nothing_and_the_relay_holds_no_key() {
     let mut net = Net::start("stream");
     let observer = Observer::start(&net.relay_address);
