@@ -207,7 +207,7 @@ impl Streaming {
                     rate.on_outcome(outcome);
                     sender.on_outcome(outcome, rate.is_queued());
                 });
-                self.rate.on_report(now, &summary, self.sent.oldest_unreported());
+                self.rate.on_report(now, &summary, self.sent.in_flight());
                 Ok(())
             }
             Incoming::Unknown => Ok(()),
@@ -270,7 +270,7 @@ impl Streaming {
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp, events: &mut VecDeque<HostEvent>) {
         if now >= self.rate.poll_timeout() {
-            self.rate.handle_timeout(now, self.sent.oldest_unreported());
+            self.rate.handle_timeout(now, self.sent.in_flight());
             self.poll_changes(now, events);
         }
     }
