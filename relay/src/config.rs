@@ -109,8 +109,11 @@ pub struct Config {
     pub sessions: usize,
     /// Leases and proofs that are verified per second at most.
     pub verifications_per_second: u32,
-    /// Answers per second to those who did not prove anything.
+    /// Answers per second to those who did not prove anything, where userspace gives them.
     pub answers_per_second: u32,
+    /// The same where the fast path's program gives them, which costs a tenth. Above what a flood brings, newcomers are
+    /// answered beside it.
+    pub fast_path_answers_per_second: u32,
     /// Proofs per second of one IPv4 address or IPv6 /64.
     pub proofs_per_second: u32,
     /// Average rate that no lease exceeds, kbit/s per peer.
@@ -140,6 +143,7 @@ impl Default for Config {
             sessions: limits.sessions,
             verifications_per_second: 4000,
             answers_per_second: limits.answers_per_second,
+            fast_path_answers_per_second: 500_000,
             proofs_per_second: limits.proofs_per_second,
             soft_kbps_max: limits.soft_kbps_max,
             hard_kbps_max: limits.hard_kbps_max,

@@ -31,6 +31,7 @@ use wavry_runtime::uring::{OpenError, Steer, UringUdp, UringUdpConfig};
 use wavry_runtime::{cores, spsc::Producer};
 use zeroize::Zeroizing;
 
+use crate::challenge::ChallengeKeys;
 use crate::config::Config;
 use crate::core::{Relay, RelayLimits};
 use crate::verify::{Policy, RelayKey, Verifier};
@@ -147,6 +148,7 @@ fn start(
     let mut secret = [0; 64];
     secret[..32].copy_from_slice(&rift_crypto::random_seed()?);
     secret[32..].copy_from_slice(&rift_crypto::random_seed()?);
+    let challenges = ChallengeKeys::new(std::array::from_fn(|i| secret[i]));
     let drain_ns = config.drain_seconds.saturating_mul(1_000_000_000);
     let common = Common { limits: config.limits(), key, secret, drain_ns, shutdown: shutdown.clone() };
 
@@ -163,7 +165,7 @@ fn start(
         started.push(start_forwarding(&common, uring, core, metrics)?);
     }
     let local = started[0].local;
-    let opened = fast_path::open(config, local)?;
+    let opened = fast_path::open(config, local, &challenges)?;
     // Threads that are started from here on need nothing that others may not do.
     privileges::give_up();
     let ended = Arc::new(AtomicBool::new(false));

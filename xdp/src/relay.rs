@@ -55,8 +55,32 @@ pub struct RelayConfig {
     pub sessions: u32,
     /// Slots for their states; at least as many.
     pub slots: u32,
-    /// Datagrams per second for sessions that are not there that go up all the same, so that their senders are told.
-    pub absent_per_second: u32,
+    /// The two keys of challenges: what userspace gives, the program knows, and the other way round.
+    pub challenge_keys: [[u64; 2]; 2],
+    /// What passes besides the sessions' own datagrams.
+    pub budgets: Budgets,
+}
+
+/// What may pass per second besides what sessions forward, each apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// Datagrams that anybody can have sent and that go up, because the program cannot answer them. Shared by the
+    /// processors: a flood comes in on as many as it likes.
+    pub strangers: u32,
+    /// Those that the program answers: challenges, and probes. Shared by the processors.
+    pub answered: u32,
+    /// Proofs that answer a challenge, for each processor.
+    pub proved: u32,
+    /// What comes from the address of a bound peer, for each processor.
+    pub known: u32,
+}
+
+impl Budgets {
+    /// In the order of `enum claim` of the program, for one of so many processors.
+    fn of_one(&self, processors: usize) -> [u32; 4] {
+        let share = |whole: u32| (whole / processors.max(1) as u32).max(1);
+        [share(self.strangers), share(self.answered), self.proved.max(1), self.known.max(1)]
+    }
 }
 
 #[derive(Debug)]
@@ -89,9 +113,9 @@ impl RelayProgram {
         let mut open = RelaySkelBuilder::default().open(&mut storage)?;
         if let Some(constants) = open.maps.rodata_data.as_mut() {
             constants.port = config.port;
-            // A flood comes in on as many processors as it likes.
-            let processors = libbpf_rs::num_possible_cpus()?.max(1) as u32;
-            constants.absent_per_second = (config.absent_per_second / processors).max(1);
+            let [first, second] = config.challenge_keys;
+            constants.challenge_keys = [first[0], first[1], second[0], second[1]];
+            constants.per_second = config.budgets.of_one(libbpf_rs::num_possible_cpus()?);
         }
         let sessions = config.sessions.max(1);
         open.maps.sessions.set_max_entries(sessions)?;
@@ -150,6 +174,8 @@ impl RelayProgram {
             mode,
             source,
         })?;
+        // Without this what is sent back over a cable is lost; a kernel that refuses it refused the above.
+        let _ = self.maps.set(Setting::Cable, interfaces.iter().any(is_cable));
         Ok((mode, attachments))
     }
 
@@ -192,11 +218,15 @@ impl RelayProgram {
 enum Setting {
     Incomplete,
     Generic,
+    Cable,
 }
+
+/// Settings there are.
+const SETTINGS: usize = 3;
 
 impl Maps {
     fn set(&self, setting: Setting, value: bool) -> io::Result<()> {
-        let mut all = [0; 8];
+        let mut all = [0; 4 * SETTINGS];
         self.settings.lookup_into(&[0; 4], &mut all, MapFlags::ANY).map_err(io::Error::other)?;
         let at = setting as usize * 4;
         all[at..at + 4].copy_from_slice(&u32::from(value).to_ne_bytes());

@@ -15,9 +15,10 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::spsc::{self, Consumer, Producer};
 use wavry_xdp::attach::{Attachment, Mode, ModeChoice};
 use wavry_xdp::interface::Interface;
-use wavry_xdp::relay::{CounterMap, Paths, RelayConfig, RelayProgram, SessionMap, interface_of};
+use wavry_xdp::relay::{Budgets, CounterMap, Paths, RelayConfig, RelayProgram, SessionMap, interface_of};
 
 use super::metrics::Metrics;
+use crate::challenge::ChallengeKeys;
 use crate::config::{Config, FastPathChoice, XdpMode};
 use crate::core::{FastCommand, Now, Relay};
 
@@ -58,13 +59,17 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// If it must be XDP and cannot.
-pub(super) fn open(config: &Config, local: SocketAddr) -> anyhow::Result<Option<Opened>> {
+pub(super) fn open(
+    config: &Config,
+    local: SocketAddr,
+    challenges: &ChallengeKeys,
+) -> anyhow::Result<Option<Opened>> {
     let why = match config.fast_path {
         FastPathChoice::Off => "it is off",
         FastPathChoice::Auto if config.interfaces.is_empty() => {
             "no interface is named (`interfaces` in the configuration)"
         }
-        _ => match load(config, local) {
+        _ => match load(config, local, challenges) {
             Ok(opened) => return Ok(Some(opened)),
             Err(error) if config.fast_path == FastPathChoice::Xdp => {
                 return Err(error.context("the fast path must be XDP and cannot"));
@@ -79,7 +84,7 @@ pub(super) fn open(config: &Config, local: SocketAddr) -> anyhow::Result<Option<
     Ok(None)
 }
 
-fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
+fn load(config: &Config, local: SocketAddr, challenges: &ChallengeKeys) -> anyhow::Result<Opened> {
     let interfaces = if config.interfaces.is_empty() {
         let found = interface_of(local.ip().to_canonical()).map_err(anyhow::Error::msg);
         vec![found.context("no interface is named, and none was found")?]
@@ -95,7 +100,13 @@ fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
         port: local.port(),
         sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
         slots: u32::try_from(config.sessions).unwrap_or(u32::MAX),
-        absent_per_second: config.answers_per_second,
+        challenge_keys: challenges.0,
+        budgets: Budgets {
+            strangers: config.answers_per_second,
+            answered: config.fast_path_answers_per_second,
+            proved: config.verifications_per_second,
+            known: config.verifications_per_second,
+        },
     })?;
     let (mode, attachments) = program.attach(
         &interfaces,

@@ -130,6 +130,7 @@ impl Metrics {
         for (name, kind, value) in [
             ("forwarded_datagrams_total", "counter", counts.forwarded),
             ("forwarded_bytes_total", "counter", counts.forwarded_bytes),
+            ("answers_total", "counter", counts.answered),
             ("attached", "gauge", u64::from(self.fast_path.get().is_some())),
             ("sessions", "gauge", read(&self.fast_sessions)),
             ("sessions_handed_over_total", "counter", read(&self.handed_over)),
