@@ -28,7 +28,13 @@ impl ChallengeKeys {
 
     /// The challenge of a moment, in milliseconds of `CLOCK_MONOTONIC`.
     #[must_use]
-    pub fn give(&self, from: SocketAddr, session: SessionId, role: Role, time_ms: u64) -> [u8; CHALLENGE_LEN] {
+    pub fn give(
+        &self,
+        from: SocketAddr,
+        session: SessionId,
+        role: Role,
+        time_ms: u64,
+    ) -> [u8; CHALLENGE_LEN] {
         let ip = match from.ip().to_canonical() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,

@@ -20,8 +20,8 @@ use wavry_relay::direction::{Direction, JUMP_MAX};
 use wavry_runtime::clock::Clock;
 use wavry_xdp::program::{LoadError, Verdict};
 use wavry_xdp::relay::{
-    Budgets, Counters, Dropped, GENERATION_MAX, Passed, Peer, RelayConfig, RelayProgram, Session, SessionMap, State,
-    Way, WayTable,
+    Budgets, Counters, Dropped, GENERATION_MAX, Passed, Peer, RelayConfig, RelayProgram, Session, SessionMap,
+    State, Way, WayTable,
 };
 
 use fast::model::{Decision, Known, Model};
@@ -61,8 +61,7 @@ impl Lab {
     /// `None`, with the reason printed, where eBPF programs may not be loaded.
     fn new(budgets: Budgets, vlan: Option<u16>) -> Option<Self> {
         let challenges = ChallengeKeys::new(std::array::from_fn(|i| i as u8 * 7));
-        let config =
-            RelayConfig { port: PORT, sessions: 8, slots: 8, challenge_keys: challenges.0, budgets };
+        let config = RelayConfig { port: PORT, sessions: 8, slots: 8, challenge_keys: challenges.0, budgets };
         let program = match RelayProgram::load(&config) {
             Ok(program) => program,
             Err(error @ LoadError::NotPermitted) => {
@@ -305,8 +304,7 @@ impl Control {
                     }
                 });
                 let proof = given.as_ref();
-                let proof =
-                    proof.map(|challenge| Proof { challenge, public: &[1; 32], signature: &[2; 64] });
+                let proof = proof.map(|challenge| Proof { challenge, public: &[1; 32], signature: &[2; 64] });
                 Present { renew, session, role, token: &token, nonce, proof }.encode(&mut out);
             }
         }
@@ -362,7 +360,10 @@ fn step() -> impl Strategy<Value = Step> {
         (prop_oneof![Just(0u16), Just(0x4000)], any::<u8>(), any::<u8>()),
         (seldom(0, 1usize..9), seldom(0, 1usize..9)),
         (seldom(None, change()), seldom(None, (12usize..60, any::<u8>()).prop_map(Some))),
-        (seldom(None, (14usize..100).prop_map(Some)), prop_oneof![3 => Just(None), 1 => control().prop_map(Some)]),
+        (
+            seldom(None, (14usize..100).prop_map(Some)),
+            prop_oneof![3 => Just(None), 1 => control().prop_map(Some)],
+        ),
     )
         .prop_map(
             |(

@@ -199,7 +199,12 @@ fn floods(
     }
     let of = |figure: fn(&Newcomers) -> f64| Estimate::of(newcomers.iter().map(figure).collect());
     let name = "LEASE_PRESENT, 1 M sources: newcomers";
-    report.judge(format!("{name} bound, of {NEWCOMERS}"), of(|n| n.bound), "", Goal::AtLeast(NEWCOMERS.into()));
+    report.judge(
+        format!("{name} bound, of {NEWCOMERS}"),
+        of(|n| n.bound),
+        "",
+        Goal::AtLeast(NEWCOMERS.into()),
+    );
     report.note(format!("{name} bound within, slowest"), of(|n| n.slowest_ms), "ms");
     Ok(())
 }
@@ -270,7 +275,8 @@ fn beside_newcomers(
             let port = PORT + 1 + number as u16;
             let clients = bind(&lab.receiver, super::lab::RECEIVER, port)?;
             let hosts = bind(&lab.sender, super::lab::SENDER, port)?;
-            let mut sessions = Sessions::numbered(issuer, relay, STEADY + number..STEADY + number + 1, clients, hosts)?;
+            let mut sessions =
+                Sessions::numbered(issuer, relay, STEADY + number..STEADY + number + 1, clients, hosts)?;
             let begun = Instant::now();
             if sessions.bind(PATIENCE).is_ok() {
                 found.bound += 1.0;

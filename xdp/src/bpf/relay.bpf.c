@@ -181,13 +181,11 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
 }
 
-/* Goes up if the budget has one left. */
-static __always_inline int claim_up(struct counters *counters, enum claim claim, enum passed passed,
-                                    enum dropped dropped)
+/* Takes one of a budget, or of the one that is shared with others. */
+static __always_inline bool claimed(struct counters *counters, enum claim claim, enum claim shared, __u64 now)
 {
-    if (!take(&counters->budgets[claim], bpf_ktime_get_ns(), per_second[claim]))
-        return drop(counters, dropped);
-    return go_up(counters, passed);
+    return take(&counters->budgets[claim], now, per_second[claim]) ||
+           (claim != shared && take(&counters->budgets[shared], now, per_second[shared]));
 }
 
 /* The header of what is answered, in the order of the wire. */
@@ -207,7 +205,7 @@ static __always_inline int challenge(struct xdp_md *ctx, struct udp_packet *pack
     __u32 words[CHALLENGE_DATAGRAM_LEN / 4];
     struct challenge given = {};
 
-    if (!take(&counters->budgets[claim], now, per_second[claim]))
+    if (!claimed(counters, claim, CLAIM_ANSWERED, now))
         return drop(counters, DROPPED_ANSWER_LIMIT);
     put_header(words, LEASE_CHALLENGE, flags, &who->session);
     words[5] = nonce[0];
@@ -240,8 +238,10 @@ static __always_inline int absent(struct xdp_md *ctx, struct udp_packet *packet,
         return go_up(counters, PASSED_ABSENT);
     if (packet->payload_len < CHALLENGE_DATAGRAM_LEN)
         return drop(counters, DROPPED_UNKNOWN_SESSION);
+    __u64 now = bpf_ktime_get_ns();
     if (!may_answer(packet, set))
-        return claim_up(counters, CLAIM_STRANGER, PASSED_ABSENT, DROPPED_UNKNOWN_SESSION);
+        return claimed(counters, CLAIM_STRANGER, CLAIM_STRANGER, now) ? go_up(counters, PASSED_ABSENT)
+                                                                      : drop(counters, DROPPED_UNKNOWN_SESSION);
     const __u32 nonce[2] = {};
     struct challenged who = {
         .source = source_of(packet),
@@ -249,7 +249,7 @@ static __always_inline int absent(struct xdp_md *ctx, struct udp_packet *packet,
         .role = forward->flags & FLAG_ROLE,
         .port = packet->udp->source,
     };
-    return challenge(ctx, packet, counters, &who, FLAG_UNKNOWN, nonce, bpf_ktime_get_ns(), CLAIM_ANSWERED);
+    return challenge(ctx, packet, counters, &who, FLAG_UNKNOWN, nonce, now, CLAIM_ANSWERED);
 }
 
 /* Whether a frame is for a way: it leaves with the tag that it has now and fits. */
@@ -400,10 +400,12 @@ static __always_inline int on_probe(struct xdp_md *ctx, struct udp_packet *packe
     __u32 words[PROBE_LEN / 4];
     __u8 *end = (__u8 *)(long)ctx->data_end;
 
-    if (!may_answer(packet, set) || packet->payload + PROBE_LEN > end)
-        return claim_up(counters, CLAIM_STRANGER, PASSED_CONTROL, DROPPED_ANSWER_LIMIT);
-    if (!take(&counters->budgets[CLAIM_ANSWERED], bpf_ktime_get_ns(), per_second[CLAIM_ANSWERED]))
+    bool is_ours = may_answer(packet, set) && packet->payload + PROBE_LEN <= end;
+    enum claim claim = is_ours ? CLAIM_ANSWERED : CLAIM_STRANGER;
+    if (!claimed(counters, claim, claim, bpf_ktime_get_ns()))
         return drop(counters, DROPPED_ANSWER_LIMIT);
+    if (!is_ours || packet->payload + PROBE_LEN > end)
+        return go_up(counters, PASSED_CONTROL);
     __builtin_memcpy(words, packet->payload, sizeof(words));
     words[0] = bpf_htonl(MAGIC << 24 | VERSION << 16 | PROBE_RSP << 8);
     counters->answered++;
@@ -460,7 +462,8 @@ static __always_inline int on_present(struct xdp_md *ctx, struct udp_packet *pac
     __u64 now = bpf_ktime_get_ns();
     struct session *session = bpf_map_lookup_elem(&sessions, &who.session);
     bool is_bound = session && READ_ONCE(session->generation);
-    enum claim claim = has_proof ? CLAIM_PROVED : CLAIM_STRANGER;
+    enum claim shared = has_proof ? CLAIM_PROVED : CLAIM_STRANGER;
+    enum claim claim = shared;
     if (session) {
         const struct peer *peer = who.role ? &session->peers[1] : &session->peers[0];
         if (!is_bound || (who.port == peer->port && same(&who.source, &peer->address)))
@@ -471,7 +474,8 @@ static __always_inline int on_present(struct xdp_md *ctx, struct udp_packet *pac
     /* Whether a peer is bound only userspace knows while it carries the session, or has sessions that are not here. */
     bool is_certain = session ? is_bound : !set->is_incomplete;
     if (has_proof || !is_certain || !may_answer(packet, set))
-        return claim_up(counters, claim, PASSED_CONTROL, DROPPED_ANSWER_LIMIT);
+        return claimed(counters, claim, shared, now) ? go_up(counters, PASSED_CONTROL)
+                                                     : drop(counters, DROPPED_ANSWER_LIMIT);
     if (claim == CLAIM_STRANGER)
         claim = CLAIM_ANSWERED;
     return challenge(ctx, packet, counters, &who, session ? 0 : FLAG_UNKNOWN, attempt.nonce, now, claim);
