@@ -103,6 +103,9 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Sessions that the fast path has room for; all of them if not given.
     pub fast_path_sessions: Option<usize>,
+    /// Have the kernel drop what is for no session before it is queued for the relay, where no program in the driver does. It
+    /// needs the capabilities of the fast path; without them only what is not of the protocol is dropped there.
+    pub guard: bool,
     /// Seconds that sessions may go on after SIGTERM or SIGINT.
     pub drain_seconds: u64,
     /// Sessions at most.
@@ -139,6 +142,7 @@ impl Default for Config {
             interfaces: Vec::new(),
             xdp_mode: XdpMode::Auto,
             fast_path_sessions: None,
+            guard: true,
             drain_seconds: 30,
             sessions: limits.sessions,
             verifications_per_second: 4000,

@@ -92,12 +92,14 @@ struct Maps {
     locals: MapHandle,
     settings: MapHandle,
     counts: MapHandle,
+    guard_counts: MapHandle,
 }
 
-/// The loaded program.
+/// The loaded program, and the one that guards sockets.
 #[derive(Debug)]
 pub struct RelayProgram {
     program: Program,
+    guard: Program,
     maps: Arc<Maps>,
 }
 
@@ -129,14 +131,23 @@ impl RelayProgram {
             locals: MapHandle::try_from(&skeleton.maps.locals)?,
             settings: MapHandle::try_from(&skeleton.maps.settings)?,
             counts: MapHandle::try_from(&skeleton.maps.counts)?,
+            guard_counts: MapHandle::try_from(&skeleton.maps.guard_counts)?,
         };
-        Ok(Self { program: Program::keep(&skeleton.progs.relay)?, maps: Arc::new(maps) })
+        let program = Program::keep(&skeleton.progs.relay)?;
+        Ok(Self { program, guard: Program::keep(&skeleton.progs.guard)?, maps: Arc::new(maps) })
     }
 
     /// The program, for attaching it.
     #[must_use]
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The program that looks at what is about to be queued for a relay's socket (`SO_ATTACH_BPF`), with the same sessions.
+    /// What is for none of them it lets through only as far as the budgets go.
+    #[must_use]
+    pub fn guard(&self) -> &Program {
+        &self.guard
     }
 
     /// Attaches it to every interface, in one mode. By itself it is native if all of them have it and none is a virtual
@@ -400,7 +411,20 @@ impl CounterMap {
     ///
     /// When the kernel refuses.
     pub fn read(&self) -> io::Result<Counters> {
-        let values = self.0.counts.lookup_percpu(&[0; 4], MapFlags::ANY).map_err(io::Error::other)?;
+        Self::sum(&self.0.counts)
+    }
+
+    /// The sums of those of the guard, which forwards nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn read_guard(&self) -> io::Result<Counters> {
+        Self::sum(&self.0.guard_counts)
+    }
+
+    fn sum(map: &MapHandle) -> io::Result<Counters> {
+        let values = map.lookup_percpu(&[0; 4], MapFlags::ANY).map_err(io::Error::other)?;
         Ok(Counters::sum(values.unwrap_or_default().iter().map(Vec::as_slice)))
     }
 }

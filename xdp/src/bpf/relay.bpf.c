@@ -181,11 +181,17 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
 }
 
+/* How many may come at once: the peers of a relay that was restarted come all together. */
+static __always_inline __u32 depth_of(enum claim claim)
+{
+    return per_second[claim] / 10 + 1;
+}
+
 /* Takes one of a budget, or of the one that is shared with others. */
 static __always_inline bool claimed(struct counters *counters, enum claim claim, enum claim shared, __u64 now)
 {
-    return take(&counters->budgets[claim], now, per_second[claim]) ||
-           (claim != shared && take(&counters->budgets[shared], now, per_second[shared]));
+    return take(&counters->budgets[claim], now, per_second[claim], depth_of(claim)) ||
+           (claim != shared && take(&counters->budgets[shared], now, per_second[shared], depth_of(shared)));
 }
 
 /* The header of what is answered, in the order of the wire. */
@@ -537,6 +543,8 @@ int relay(struct xdp_md *ctx)
         return go_up(counters, PASSED_UNUSUAL);
     return on_forward(ctx, &packet, forward, counters);
 }
+
+#include "guard.h"
 
 /* Only helpers that any licence may use are called; the kernel wants to be told all the same. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
