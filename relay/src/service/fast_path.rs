@@ -297,7 +297,7 @@ impl FastPath {
             FastCommand::Forget { id } => self.map.remove(&id.0).err(),
             FastCommand::Find { slot, to } => {
                 let ways = self.ways.as_mut();
-                if !ways.is_some_and(|ways| ways.questions.push(Question { slot, to }).is_ok()) {
+                if ways.is_none_or(|ways| ways.questions.push(Question { slot, to }).is_err()) {
                     relay.handle_unasked(slot);
                 }
                 None
