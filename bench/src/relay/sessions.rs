@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -160,6 +161,17 @@ impl Sessions {
         clients: Vec<UdpSocket>,
         hosts: Vec<UdpSocket>,
     ) -> anyhow::Result<Self> {
+        Self::numbered(issuer, relay, 0..count, clients, hosts)
+    }
+
+    /// The sessions with these numbers; each number has its own keys and id.
+    pub(super) fn numbered(
+        issuer: &Issuer,
+        relay: SocketAddrV4,
+        range: Range<u32>,
+        clients: Vec<UdpSocket>,
+        hosts: Vec<UdpSocket>,
+    ) -> anyhow::Result<Self> {
         let now_us = Clock.now() / 1000;
         let (client_sockets, host_sockets) = (clients.len(), hosts.len());
         let sockets: Vec<UdpSocket> = clients.into_iter().chain(hosts).collect();
@@ -167,7 +179,7 @@ impl Sessions {
             socket.set_nonblocking(true)?;
         }
         let (mut peers, mut numbers) = (Vec::new(), HashMap::new());
-        for number in 0..count {
+        for number in range {
             let seed = |role: u8| -> [u8; 32] {
                 let mut seed = [role; 32];
                 seed[..4].copy_from_slice(&number.to_be_bytes());
@@ -186,7 +198,7 @@ impl Sessions {
                 let config = PeerConfig { identity, token: token.clone(), seed: seed(2 + role) };
                 Ok(Bound { peer: RelayPeer::new(config, now_us)?, socket })
             };
-            let number = number as usize;
+            let number = peers.len();
             peers.push([
                 bind(client, 1, number % client_sockets)?,
                 bind(host, 2, client_sockets + number % host_sockets)?,
