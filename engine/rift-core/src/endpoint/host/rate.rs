@@ -43,6 +43,8 @@ pub(super) struct RateControl {
     is_external: bool,
     /// Set from outside.
     pace: Option<Bitrate>,
+    /// Frames per second that the client can decode.
+    fps_limit: u32,
 }
 
 impl RateControl {
@@ -73,6 +75,7 @@ impl RateControl {
             decision_count: 0,
             is_external: kind == ControllerKind::External,
             pace: None,
+            fps_limit: u32::MAX,
         };
         control.told = control.wanted();
         control
@@ -146,6 +149,11 @@ impl RateControl {
         if self.is_external {
             self.controller = Controller::Set(target);
         }
+    }
+
+    /// The client can decode so many frames per second; 0 for any number.
+    pub(super) fn set_fps_limit(&mut self, fps: u32) {
+        self.fps_limit = if fps == 0 { u32::MAX } else { fps };
     }
 
     pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
@@ -250,7 +258,7 @@ impl RateControl {
     }
 
     fn wanted(&self) -> Target {
-        match &self.controller {
+        let target = match &self.controller {
             Controller::Delta2(controller) => Target {
                 bitrate: controller.target_bitrate(),
                 fps: controller.target_fps(),
@@ -262,7 +270,8 @@ impl RateControl {
                 parity: controller.parity_ratio(),
             },
             Controller::Set(target) => *target,
-        }
+        };
+        Target { fps: target.fps.min(self.fps_limit), ..target }
     }
 
     fn keep_decision(&mut self) {
