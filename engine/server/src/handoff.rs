@@ -6,8 +6,8 @@
 use rift_core::send::SliceMeta;
 use wavry_runtime::spsc::{self, Consumer, Lease, Producer, Slab};
 
-/// Buffers: two frames of eight slices under way, and as many being sent.
-const BUFFERS: usize = 32;
+/// Buffers: two frames of the most slices under way, and as many being sent.
+const BUFFERS: usize = 128;
 /// Bytes in a buffer: a quarter of a 4K keyframe at the finest quantiser. Pages that no slice has used
 /// take no memory.
 pub(crate) const SLICE_BYTES_MAX: usize = 1 << 20;

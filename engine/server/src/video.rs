@@ -289,8 +289,12 @@ fn is_refinement(frame: &CapturedFrame<'_>, refinements_left: u32) -> bool {
 }
 
 fn open_encoder_for(config: &VideoConfig, geometry: Geometry) -> Result<OpenEncoder, VideoFault> {
+    let slices = match config.slices {
+        0 => config.encoder.suitable_slices(geometry.height),
+        asked_for => asked_for.min(geometry.height.div_ceil(16)).max(1),
+    };
     let encoder_config = EncoderConfig {
-        slices: config.slices.min(geometry.height.div_ceil(16)).max(1),
+        slices,
         threads: config.encoder_threads,
         ..EncoderConfig::new(geometry.width, geometry.height, config.fps, config.bitrate_bps)
     };
