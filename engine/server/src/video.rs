@@ -475,7 +475,7 @@ mod tests {
         let (notice_end, notices) = spsc::ring(16);
         let links = VideoLinks {
             commands: command_end,
-            slices: handoff::slices().unwrap().0,
+            slices: handoff::slices().0,
             notices: notice_end,
             network: Waker::new().unwrap(),
             shutdown: Shutdown::new(),
