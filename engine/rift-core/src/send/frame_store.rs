@@ -76,7 +76,7 @@ pub(super) struct Slot {
     in_use: bool,
     pub(super) frame_id: FrameId,
     pub(super) submitted_at: Timestamp,
-    keyframe: bool,
+    pub(super) keyframe: bool,
     timestamp: Timestamp,
     reference_distance: u32,
     bytes: Box<[u8]>,
