@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use wavry_bench::{fec, packet, xdp};
 
 mod e2e;
+mod emulate;
 mod relay;
 
 /// The same as in `wavry-server` and `wavry-client`.
@@ -28,6 +29,8 @@ enum Measurement {
     Fec(fec::Arguments),
     /// Latency of the real programs, from a picture painted to the same picture decoded.
     E2e(e2e::Arguments),
+    /// The simulator beside real links in real time, for the same scenarios. Needs root.
+    Emulate(emulate::Arguments),
     /// The relay beside coturn, a C forwarder, kernel routing and bare XDP. Needs root.
     Relay(relay::Arguments),
     /// What floods and a restart do to the sessions of a relay. Needs root.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Measurement::Packet(arguments) => packet::run(&arguments),
         Measurement::Fec(arguments) => fec::run(&arguments),
         Measurement::E2e(arguments) => e2e::run(&arguments),
+        Measurement::Emulate(arguments) => emulate::run(&arguments),
         Measurement::Relay(arguments) => relay::run(&arguments),
         Measurement::RelayFloods(arguments) => relay::floods::run(&arguments),
         Measurement::Xdp(arguments) => xdp::run(&arguments),

@@ -23,6 +23,7 @@ pub mod h264;
 mod openh264;
 mod picture;
 pub mod rate;
+mod scale;
 #[cfg(feature = "x264")]
 mod x264;
 
@@ -33,3 +34,4 @@ pub use encoder::{
 };
 pub use error::{CodecError, DecodeError};
 pub use picture::{ColorMatrix, ColorSpace, FrameInput, I420Buffer, I420View, Plane};
+pub use scale::Downscaler;

@@ -103,14 +103,20 @@ pub struct Config {
     pub xdp_mode: XdpMode,
     /// Sessions that the fast path has room for; all of them if not given.
     pub fast_path_sessions: Option<usize>,
+    /// Have the kernel drop what is for no session before it is queued for the relay, where no program in the driver does. It
+    /// needs the capabilities of the fast path; without them only what is not of the protocol is dropped there.
+    pub guard: bool,
     /// Seconds that sessions may go on after SIGTERM or SIGINT.
     pub drain_seconds: u64,
     /// Sessions at most.
     pub sessions: usize,
     /// Leases and proofs that are verified per second at most.
     pub verifications_per_second: u32,
-    /// Answers per second to those who did not prove anything.
+    /// Answers per second to those who did not prove anything, where userspace gives them.
     pub answers_per_second: u32,
+    /// The same where the fast path's program gives them, which costs a tenth. Above what a flood brings, newcomers are
+    /// answered beside it.
+    pub fast_path_answers_per_second: u32,
     /// Proofs per second of one IPv4 address or IPv6 /64.
     pub proofs_per_second: u32,
     /// Average rate that no lease exceeds, kbit/s per peer.
@@ -136,10 +142,12 @@ impl Default for Config {
             interfaces: Vec::new(),
             xdp_mode: XdpMode::Auto,
             fast_path_sessions: None,
+            guard: true,
             drain_seconds: 30,
             sessions: limits.sessions,
             verifications_per_second: 4000,
             answers_per_second: limits.answers_per_second,
+            fast_path_answers_per_second: 500_000,
             proofs_per_second: limits.proofs_per_second,
             soft_kbps_max: limits.soft_kbps_max,
             hard_kbps_max: limits.hard_kbps_max,

@@ -13,11 +13,13 @@ use std::net::SocketAddr;
 
 use rift_crypto::WavryId;
 use rift_relay::present::{
-    ACK_DATAGRAM_LEN, Ack, CHALLENGE_DATAGRAM_LEN, CHALLENGE_LEN, Challenge, Present, Reject, RejectReason,
+    ACK_DATAGRAM_LEN, Ack, CHALLENGE_DATAGRAM_LEN, Challenge, Present, Reject, RejectReason,
 };
-use rift_relay::siphash::{self, SipKey};
+use rift_relay::siphash;
 use rift_relay::wire::{Forward, Header, Kind, Role, SessionId};
 
+pub use crate::challenge::CHALLENGE_LIFE_MS;
+use crate::challenge::ChallengeKeys;
 use crate::drop_reason::DropReason;
 use crate::limits::{AddressLimits, Budget};
 use crate::verify::{Grant, Outcome, Policy, RelayKey};
@@ -26,8 +28,6 @@ use fast::FastTable;
 pub use session::State;
 use session::{Bound, Session};
 
-/// How long a challenge is good for.
-pub const CHALLENGE_LIFE_MS: u64 = 30_000;
 /// How long a session waits for its second peer.
 pub const WAITING_NS: u64 = 30_000_000_000;
 /// How long a session may be silent.
@@ -124,12 +124,13 @@ pub struct SessionCounters {
 pub struct Relay {
     limits: RelayLimits,
     key: RelayKey,
-    challenge_keys: [SipKey; 2],
+    challenges: ChallengeKeys,
     index: HashMap<SessionId, u32>,
     slots: Box<[Option<Session>]>,
     free: Vec<u32>,
     addresses: AddressLimits,
-    answers: Budget,
+    /// For those who proved nothing, and for bound peers.
+    answers: [Budget; 2],
     answer: [u8; ACK_DATAGRAM_LEN],
     answer_len: usize,
     draining: bool,
@@ -143,23 +144,24 @@ impl Relay {
     /// A relay without sessions. `secret` is new with every start.
     #[must_use]
     pub fn new(limits: RelayLimits, key: RelayKey, secret: [u8; 64]) -> Self {
-        let part = |at: usize| siphash::key(std::array::from_fn(|i| secret[at + i]));
         let sessions = limits.sessions.max(1);
         Self {
             limits,
             key,
-            challenge_keys: [part(0), part(16)],
-            index: HashMap::with_capacity(sessions),
+            challenges: ChallengeKeys::new(std::array::from_fn(|i| secret[i])),
+            // Twice as many: a table that is never more than half full is cleaned in place when removed entries fill it, and
+            // one that is fuller grows.
+            index: HashMap::with_capacity(2 * sessions),
             slots: (0..sessions).map(|_| None).collect(),
             free: (0..sessions as u32).rev().collect(),
             addresses: AddressLimits::new(
-                part(32),
+                siphash::key(std::array::from_fn(|i| secret[32 + i])),
                 sessions.max(1024),
                 limits.proofs_per_second,
                 limits.proofs_burst,
                 limits.violations,
             ),
-            answers: Budget::new(limits.answers_per_second, limits.answers_per_second / 10 + 1),
+            answers: [Budget::new(limits.answers_per_second, limits.answers_per_second / 10 + 1); 2],
             answer: [0; ACK_DATAGRAM_LEN],
             answer_len: 0,
             draining: false,
@@ -334,7 +336,9 @@ impl Relay {
         unknown: bool,
         reason: DropReason,
     ) -> Action {
-        if len < CHALLENGE_DATAGRAM_LEN || !self.answers.take(now.ns) {
+        // Only a peer's own datagram, or a copy, has a right MAC: strangers cannot use up what bound peers are answered with.
+        let is_peer = reason == DropReason::Address;
+        if len < CHALLENGE_DATAGRAM_LEN || !self.answers[usize::from(is_peer)].take(now.ns) {
             return Action::Drop(reason);
         }
         self.challenge(now, from, forward.session, forward.role, unknown, 0);
@@ -348,14 +352,16 @@ impl Relay {
         let bound = self.find(present.session).and_then(|session| session.peer(present.role));
         let Some(proof) = present.proof else {
             let unknown = bound.is_none();
-            if !self.answers.take(now.ns) {
+            let is_peer = bound.is_some_and(|bound| bound.address == from);
+            if !self.answers[usize::from(is_peer)].take(now.ns) {
                 return Action::Drop(DropReason::AnswerLimit);
             }
             self.challenge(now, from, present.session, present.role, unknown, present.nonce);
             return Action::Answer;
         };
-        let Some(given_ms) = self.challenge_time(now, from, present.session, present.role, proof.challenge)
-        else {
+        let now_ms = now.ns / 1_000_000;
+        let (session, role) = (present.session, present.role);
+        let Some(given_ms) = self.challenges.time_of(now_ms, from, session, role, proof.challenge) else {
             return Action::Drop(DropReason::Challenge);
         };
         if let Some(bound) = bound {
@@ -456,7 +462,7 @@ impl Relay {
         if datagram.len() != 36 {
             return Action::Drop(DropReason::Header);
         }
-        if !self.answers.take(now.ns) {
+        if !self.answers[0].take(now.ns) {
             return Action::Drop(DropReason::AnswerLimit);
         }
         let mut out = [0; 36];
@@ -517,51 +523,8 @@ impl Relay {
         unknown: bool,
         nonce: u64,
     ) {
-        // Relay's time, so that proofs have an order and no peer's clock matters.
-        let time = now.ns / 1_000_000;
-        let challenge = self.challenge_bytes(from, session, role, time);
+        let challenge = self.challenges.give(from, session, role, now.ns / 1_000_000);
         self.put_answer(&Challenge { session, unknown, nonce, challenge }.encode());
-    }
-
-    /// When a challenge was given, if it was, to this address, for this peer, and lately.
-    fn challenge_time(
-        &self,
-        now: Now,
-        from: SocketAddr,
-        session: SessionId,
-        role: Role,
-        challenge: &[u8; CHALLENGE_LEN],
-    ) -> Option<u64> {
-        let time = u64::from_be_bytes(*challenge.first_chunk()?);
-        let age = (now.ns / 1_000_000).checked_sub(time)?;
-        let ours = self.challenge_bytes(from, session, role, time);
-        let differ = ours.iter().zip(challenge).fold(0, |differ, (a, b)| differ | (a ^ b));
-        (differ == 0 && age <= CHALLENGE_LIFE_MS).then_some(time)
-    }
-
-    fn challenge_bytes(
-        &self,
-        from: SocketAddr,
-        session: SessionId,
-        role: Role,
-        time_ms: u64,
-    ) -> [u8; CHALLENGE_LEN] {
-        let ip = match from.ip().to_canonical() {
-            std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            std::net::IpAddr::V6(ip) => ip,
-        };
-        let mut input = [0; 43];
-        input[..16].copy_from_slice(&ip.octets());
-        input[16..18].copy_from_slice(&from.port().to_be_bytes());
-        input[18..34].copy_from_slice(&session.0);
-        input[34] = role as u8;
-        input[35..].copy_from_slice(&time_ms.to_be_bytes());
-        let mut out = [0; CHALLENGE_LEN];
-        out[..8].copy_from_slice(&time_ms.to_be_bytes());
-        for (half, key) in out[8..].chunks_exact_mut(8).zip(self.challenge_keys) {
-            half.copy_from_slice(&siphash::hash(key, &input).to_be_bytes());
-        }
-        out
     }
 
     fn put_answer(&mut self, bytes: &[u8]) {

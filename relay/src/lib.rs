@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod challenge;
 pub mod config;
 pub mod core;
 pub mod direction;

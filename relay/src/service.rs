@@ -13,6 +13,7 @@ mod privileges;
 mod verifying;
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,15 +23,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use rift_crypto::Identity;
+use rift_relay::wire::{Kind, MAGIC, VERSION};
 use wavry_runtime::kernel;
 use wavry_runtime::shutdown::Shutdown;
 use wavry_runtime::spsc;
 use wavry_runtime::terminal::say;
 use wavry_runtime::transport::Transport;
-use wavry_runtime::uring::{OpenError, Steer, UringUdp, UringUdpConfig};
+use wavry_runtime::uring::{Filter, OpenError, Steer, UringUdp, UringUdpConfig};
 use wavry_runtime::{cores, spsc::Producer};
 use zeroize::Zeroizing;
 
+use crate::challenge::ChallengeKeys;
 use crate::config::Config;
 use crate::core::{Relay, RelayLimits};
 use crate::verify::{Policy, RelayKey, Verifier};
@@ -42,6 +45,13 @@ use verifying::{ForwarderEnd, Verifying, VerifyingLinks};
 /// Where datagrams have the last four bytes of the session's id, which chooses among forwarding threads. An issuer draws
 /// ids at random, and whoever makes them up without one gets no session by it.
 const STEER_AT: u32 = 16;
+/// How everything begins that a relay takes (RELAY-1 §2), without the flags.
+const FIRST_WORDS: [u32; 4] = {
+    const fn word(kind: Kind) -> u32 {
+        u32::from_be_bytes([MAGIC, VERSION, kind as u8, 0])
+    }
+    [word(Kind::Forward), word(Kind::LeasePresent), word(Kind::LeaseRenew), word(Kind::ProbeReq)]
+};
 /// Datagrams that may wait for verification: half a second at the default rate, so that a thousand sessions come
 /// back at once when the relay was restarted.
 const VERIFY_QUEUE: usize = 2048;
@@ -127,13 +137,20 @@ struct Common {
     shutdown: Shutdown,
 }
 
+/// What a forwarding thread waits for once its socket is open.
+struct Go {
+    verifying: Thread,
+    fast: Option<FastPath>,
+    guard: Option<OwnedFd>,
+}
+
 /// A forwarding thread that has opened its socket and waits for the rest of the program.
 struct Started {
     thread: JoinHandle<std::io::Result<()>>,
     local: SocketAddr,
     policies: Producer<Arc<Policy>>,
     end: ForwarderEnd,
-    go: Sender<(Thread, Option<FastPath>)>,
+    go: Sender<Go>,
 }
 
 fn start(
@@ -147,6 +164,7 @@ fn start(
     let mut secret = [0; 64];
     secret[..32].copy_from_slice(&rift_crypto::random_seed()?);
     secret[32..].copy_from_slice(&rift_crypto::random_seed()?);
+    let challenges = ChallengeKeys::new(std::array::from_fn(|i| secret[i]));
     let drain_ns = config.drain_seconds.saturating_mul(1_000_000_000);
     let common = Common { limits: config.limits(), key, secret, drain_ns, shutdown: shutdown.clone() };
 
@@ -163,16 +181,17 @@ fn start(
         started.push(start_forwarding(&common, uring, core, metrics)?);
     }
     let local = started[0].local;
-    let opened = fast_path::open(config, local)?;
+    let opened = fast_path::open(config, local, &challenges)?;
     // Threads that are started from here on need nothing that others may not do.
     privileges::give_up();
     let ended = Arc::new(AtomicBool::new(false));
     let (sides, paths) = match &opened {
         Some(opened) => {
-            let _ = metrics[0].fast_path.set(opened.counters());
+            opened.counters().map(|counters| metrics[0].fast_path.set(counters));
+            opened.guard_counters().map(|counters| metrics[0].guard.set(counters));
             let slots = vec![common.limits.sessions; metrics.len()];
             let (sides, paths) = fast_path::start(opened, local, &slots, &metrics[0], &ended)?;
-            (sides, Some(paths))
+            (sides, paths)
         }
         None => (Vec::new(), None),
     };
@@ -194,7 +213,8 @@ fn start(
             .spawn(move || Verifying::new(verifier, links, per_second).run())?
     };
     for go in gos {
-        let _ = go.send((verifying.thread().clone(), sides.next()));
+        let guard = opened.as_ref().map_or(Ok(None), fast_path::Opened::guard)?;
+        let _ = go.send(Go { verifying: verifying.thread().clone(), fast: sides.next(), guard });
     }
     Ok(Threads { forwarding: threads, verifying, policies, local, _fast_path: opened, paths, ended })
 }
@@ -247,7 +267,11 @@ fn start_forwarding(
                 }
             };
             let _ = opened.send(Ok((transport.waker(), transport.local_addr())));
-            let Ok((verifying, fast)) = going.recv() else { return Ok(()) };
+            let Ok(Go { verifying, fast, guard }) = going.recv() else { return Ok(()) };
+            let filter = guard.as_ref().map_or(Filter::Words(&FIRST_WORDS), |guard| Filter::Program(guard.as_fd()));
+            if let Err(error) = transport.set_filter(filter) {
+                tracing::warn!(%error, "the socket takes everything: a flood of junk reaches the relay's thread");
+            }
             let links = ForwarderLinks {
                 new_jobs,
                 known_jobs,

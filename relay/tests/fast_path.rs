@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rift_relay::mac::forward_mac;
+use rift_relay::present::{CHALLENGE_DATAGRAM_LEN, Present, Proof};
 use rift_relay::wire::{FORWARD_LEN, Forward, Role, SessionId};
+use wavry_relay::challenge::{CHALLENGE_LIFE_MS, ChallengeKeys};
 use wavry_relay::direction::{Direction, JUMP_MAX};
 use wavry_runtime::clock::Clock;
 use wavry_xdp::program::{LoadError, Verdict};
 use wavry_xdp::relay::{
-    Counters, Dropped, GENERATION_MAX, Passed, Peer, RelayConfig, RelayProgram, Session, SessionMap, State,
-    Way, WayTable,
+    Budgets, Counters, Dropped, GENERATION_MAX, Passed, Peer, RelayConfig, RelayProgram, Session, SessionMap,
+    State, Way, WayTable,
 };
 
 use fast::model::{Decision, Known, Model};
@@ -34,6 +36,11 @@ const SLOW: [u8; 16] = [5; 16];
 const ABSENT: [u8; 16] = [7; 16];
 /// Sequences of datagrams that are compared.
 const CASES: u32 = 400;
+/// So much that nothing is refused for it.
+const PLENTY: Budgets =
+    Budgets { strangers: 400_000_000, answered: 400_000_000, proved: 400_000_000, known: 400_000_000 };
+/// Hardly anything.
+const SCARCE: Budgets = Budgets { strangers: 1, answered: 1, proved: 1, known: 1 };
 /// Longer than any test.
 const HOUR_NS: u64 = 3_600_000_000_000;
 
@@ -52,16 +59,17 @@ struct Lab {
 
 impl Lab {
     /// `None`, with the reason printed, where eBPF programs may not be loaded.
-    fn new(absent_per_second: u32, vlan: Option<u16>) -> Option<Self> {
-        let program =
-            match RelayProgram::load(&RelayConfig { port: PORT, sessions: 8, slots: 8, absent_per_second }) {
-                Ok(program) => program,
-                Err(error @ LoadError::NotPermitted) => {
-                    eprintln!("skipped: {error}");
-                    return None;
-                }
-                Err(error) => panic!("{error}"),
-            };
+    fn new(budgets: Budgets, vlan: Option<u16>) -> Option<Self> {
+        let challenges = ChallengeKeys::new(std::array::from_fn(|i| i as u8 * 7));
+        let config = RelayConfig { port: PORT, sessions: 8, slots: 8, challenge_keys: challenges.0, budgets };
+        let program = match RelayProgram::load(&config) {
+            Ok(program) => program,
+            Err(error @ LoadError::NotPermitted) => {
+                eprintln!("skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
         let sources = ["10.77.0.1", "10.78.0.1", "fd77::1", "fd78::1"].map(ip);
         let mut table = program.ways();
         let mut ways = BTreeMap::new();
@@ -83,7 +91,8 @@ impl Lab {
         let slow = Session { generation: 0, ..session(V4, &Direction::new([0; 2], 0, 0, 1, 1), 0) };
         let slow = Known { session: slow, directions: [Direction::new([0; 2], 0, 0, 1, 1); 2] };
         let sessions = BTreeMap::from([(SLOW, slow)]);
-        let model = Model { port: PORT, sessions, ways, locals: sources.to_vec(), is_generic: false };
+        let model =
+            Model { port: PORT, sessions, ways, locals: sources.to_vec(), is_generic: false, challenges };
         Some(Self { program, map, _ways: table, model, generation: 0 })
     }
 
@@ -134,7 +143,7 @@ impl Lab {
 
         let decision = self.model.decide(bytes, now_ns);
         let verdict = match decision {
-            Decision::Forwarded(_) => Verdict::Tx,
+            Decision::Forwarded(_) | Decision::Answered => Verdict::Tx,
             Decision::Passed(_) | Decision::NotOurs => Verdict::Pass,
             Decision::Dropped(_) => Verdict::Drop,
         };
@@ -144,6 +153,17 @@ impl Lab {
             Decision::Forwarded(role) => {
                 let id: [u8; 16] = frame.payload[4..20].try_into().unwrap();
                 self.model.sent_on(frame, &self.model.sessions[&id].session, role).bytes()
+            }
+            Decision::Answered => {
+                // The time of the challenge is the program's; that of a probe is not read.
+                let at = run.len.saturating_sub(24);
+                let time_ms = u64::from_be_bytes(out[at..at + 8].try_into().unwrap());
+                let is_challenge = frame.payload[2] != 0x20;
+                prop_assert!(
+                    !is_challenge || (begun_ns / 1_000_000..=Clock.now() / 1_000_000).contains(&time_ms)
+                );
+                prop_assert!(run.len <= bytes.len());
+                self.model.answer(frame, time_ms).bytes()
             }
             _ => bytes.to_vec(),
         };
@@ -169,6 +189,7 @@ fn counted(before: &Counters, after: &Counters) -> Vec<Decision> {
     let mut all = Vec::new();
     let mut add = |count: u64, decision| all.extend((0..count).map(|_| decision));
     add(after.forwarded - before.forwarded, Decision::Forwarded(Role::Client));
+    add(after.answered - before.answered, Decision::Answered);
     for &reason in Passed::ALL {
         add(after.passed(reason) - before.passed(reason), Decision::Passed(reason));
     }
@@ -217,6 +238,78 @@ struct Step {
     /// (position in the frame, value)
     broken: Option<(usize, u8)>,
     cut: Option<usize>,
+    /// Something for the relay itself in place of a FORWARD.
+    control: Option<Control>,
+}
+
+/// What is for the relay itself.
+#[derive(Clone, Copy, Debug)]
+enum Control {
+    Probe { len: usize },
+    Present { renew: bool, token_len: usize, nonce: u64, proof: Option<Given> },
+}
+
+/// Which challenge a proof answers.
+#[derive(Clone, Copy, Debug)]
+enum Given {
+    /// One that was given so long ago.
+    Ago(u64),
+    /// One that will be given.
+    Later(u64),
+    /// One with this bit wrong.
+    Forged(usize),
+    /// The other peer's.
+    Others,
+}
+
+fn control() -> impl Strategy<Value = Control> {
+    let given = prop_oneof![
+        4 => (0u64..20_000).prop_map(Given::Ago),
+        1 => (CHALLENGE_LIFE_MS + 1..100_000).prop_map(Given::Ago),
+        1 => (1000u64..10_000).prop_map(Given::Later),
+        2 => (0usize..192).prop_map(Given::Forged),
+        1 => Just(Given::Others),
+    ];
+    let proof = prop_oneof![Just(None), given.prop_map(Some)];
+    let token_len = prop_oneof![8 => 64usize..1025, 1 => 0usize..64, 1 => 1025usize..1200];
+    prop_oneof![
+        1 => prop_oneof![4 => Just(36), 1 => 20usize..60].prop_map(|len| Control::Probe { len }),
+        4 => (any::<bool>(), token_len, any::<u64>(), proof).prop_map(|(renew, token_len, nonce, proof)| {
+            Control::Present { renew, token_len, nonce, proof }
+        }),
+    ]
+}
+
+impl Control {
+    /// The datagram, of a peer of a session that sends it from an address.
+    fn payload(&self, model: &Model, from: SocketAddr, session: SessionId, role: Role) -> Vec<u8> {
+        let mut out = Vec::new();
+        match *self {
+            Self::Probe { len } => {
+                out.extend([0x57, 1, 0x20, 0]);
+                out.extend(session.0);
+                out.extend((out.len()..len).map(|n| n as u8));
+            }
+            Self::Present { renew, token_len, nonce, proof } => {
+                let token: Vec<u8> = (0..token_len).map(|n| n as u8).collect();
+                let now_ms = Clock.now() / 1_000_000;
+                let given = proof.map(|given| match given {
+                    Given::Ago(ms) => model.challenges.give(from, session, role, now_ms.saturating_sub(ms)),
+                    Given::Later(ms) => model.challenges.give(from, session, role, now_ms + ms),
+                    Given::Others => model.challenges.give(from, session, role.other(), now_ms),
+                    Given::Forged(bit) => {
+                        let mut challenge = model.challenges.give(from, session, role, now_ms);
+                        challenge[bit / 8] ^= 1 << (bit % 8);
+                        challenge
+                    }
+                });
+                let proof = given.as_ref();
+                let proof = proof.map(|challenge| Proof { challenge, public: &[1; 32], signature: &[2; 64] });
+                Present { renew, session, role, token: &token, nonce, proof }.encode(&mut out);
+            }
+        }
+        out
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +360,10 @@ fn step() -> impl Strategy<Value = Step> {
         (prop_oneof![Just(0u16), Just(0x4000)], any::<u8>(), any::<u8>()),
         (seldom(0, 1usize..9), seldom(0, 1usize..9)),
         (seldom(None, change()), seldom(None, (12usize..60, any::<u8>()).prop_map(Some))),
-        seldom(None, (14usize..100).prop_map(Some)),
+        (
+            seldom(None, (14usize..100).prop_map(Some)),
+            prop_oneof![3 => Just(None), 1 => control().prop_map(Some)],
+        ),
     )
         .prop_map(
             |(
@@ -277,7 +373,7 @@ fn step() -> impl Strategy<Value = Step> {
                 (flags, hops, tos),
                 (slack, padding),
                 (change, broken),
-                cut,
+                (cut, control),
             )| Step {
                 id,
                 role,
@@ -298,6 +394,7 @@ fn step() -> impl Strategy<Value = Step> {
                 change,
                 broken,
                 cut,
+                control,
             },
         )
 }
@@ -326,18 +423,20 @@ impl Step {
         forward.encode(&mut head);
         let mut payload = head.to_vec();
         payload.extend((0..self.payload).map(|n| n as u8 ^ self.tos));
-        if let Some((at, value)) = self.change
-            && let Some(byte) = payload.get_mut(at)
-        {
-            *byte = value;
-        }
-        let peers = known.session.peers;
+        let (peers, is_v4) = (known.session.peers, known.session.peers[sender].address.is_ipv4());
         let mut from = peers[sender].address;
-        let is_v4 = from.is_ipv4();
         match self.from {
             0 => {}
             1 => from.set_port(from.port() ^ 1),
             _ => from.set_ip(ip(if is_v4 { "10.77.0.3" } else { "fd77::3" })),
+        }
+        if let Some(control) = self.control {
+            payload = control.payload(model, from, SessionId(self.id), self.role);
+        }
+        if let Some((at, value)) = self.change
+            && let Some(byte) = payload.get_mut(at)
+        {
+            *byte = value;
         }
         let source = |peer: usize| model.ways[&peers[peer].way].source;
         let to = match self.to {
@@ -436,7 +535,7 @@ impl Lab {
         let now_ns = filled.map_or(begun_ns, |(_, state)| state.refilled_ns);
         let decision = self.model.decide(bytes, now_ns);
         let verdict = match decision {
-            Decision::Forwarded(_) => Verdict::Tx,
+            Decision::Forwarded(_) | Decision::Answered => Verdict::Tx,
             Decision::Passed(_) | Decision::NotOurs => Verdict::Pass,
             Decision::Dropped(_) => Verdict::Drop,
         };
@@ -453,7 +552,7 @@ impl Lab {
 #[test]
 fn decides_as_userspace_does() {
     for (vlan, is_generic) in [(None, false), (None, true), (Some(100), false)] {
-        let Some(mut lab) = Lab::new(1_000_000_000, vlan) else { return };
+        let Some(mut lab) = Lab::new(PLENTY, vlan) else { return };
         lab.set_generic(is_generic);
         // A slow machine may ask for fewer, and then not every answer is seen.
         let cases = std::env::var("PROPTEST_CASES").map_or(CASES, |cases| cases.parse().unwrap());
@@ -463,6 +562,7 @@ fn decides_as_userspace_does() {
             // A comparison that never saw an answer would prove nothing about it.
             let mut wanted = vec!["Forwarded(Client)", "Forwarded(Host)", "Passed(Slow)", "Passed(Absent)"];
             wanted.extend([
+                "Dropped(Challenge)",
                 "Passed(Address)",
                 "Passed(Way)",
                 "Passed(Unusual)",
@@ -473,7 +573,7 @@ fn decides_as_userspace_does() {
             wanted.extend(["Dropped(HardLimit)", "Dropped(SoftLimit)"]);
             if !is_generic {
                 wanted.extend(["Dropped(Mac)", "Dropped(Header)", "Dropped(Magic)", "Dropped(Version)"]);
-                wanted.extend(["Dropped(Kind)"]);
+                wanted.extend(["Dropped(Kind)", "Answered"]);
             }
             for decision in wanted {
                 assert!(seen.get(decision).is_some_and(|&count| count >= 3), "{decision}: {seen:?}");
@@ -484,7 +584,7 @@ fn decides_as_userspace_does() {
 
 #[test]
 fn any_bytes_are_decided_alike() {
-    let Some(mut lab) = Lab::new(1_000_000_000, None) else { return };
+    let Some(mut lab) = Lab::new(PLENTY, None) else { return };
     let idle = Direction::new([1, 2], Clock.now(), Clock.now() + HOUR_NS, 1_000, 1_000);
     lab.hand_over(&[idle, idle]);
     let lab = RefCell::new(lab);
@@ -500,8 +600,8 @@ fn any_bytes_are_decided_alike() {
 }
 
 /// A lab with both sessions handed over, empty windows, and high rates.
-fn busy_lab(absent_per_second: u32) -> Option<Lab> {
-    let mut lab = Lab::new(absent_per_second, None)?;
+fn busy_lab(budgets: Budgets) -> Option<Lab> {
+    let mut lab = Lab::new(budgets, None)?;
     let fresh = Direction::new([1, 2], Clock.now(), Clock.now() + HOUR_NS, 10_000_000, 10_000_000);
     lab.hand_over(&[fresh, fresh]);
     Some(lab)
@@ -509,10 +609,14 @@ fn busy_lab(absent_per_second: u32) -> Option<Lab> {
 
 /// A datagram of the IPv4 session's client, as it comes.
 fn plain(lab: &Lab, sequence: u64) -> Vec<u8> {
-    let step = Step {
+    Step { sequence: Sequence::Exactly(sequence), ..plain_step() }.frame(&lab.model).bytes()
+}
+
+fn plain_step() -> Step {
+    Step {
         id: V4,
         role: Role::Client,
-        sequence: Sequence::Exactly(sequence),
+        sequence: Sequence::Near(0),
         payload: 100,
         forged: None,
         from: 0,
@@ -529,8 +633,8 @@ fn plain(lab: &Lab, sequence: u64) -> Vec<u8> {
         change: None,
         broken: None,
         cut: None,
-    };
-    step.frame(&lab.model).bytes()
+        control: None,
+    }
 }
 
 fn verdict(program: &RelayProgram, frame: &[u8]) -> Verdict {
@@ -540,7 +644,7 @@ fn verdict(program: &RelayProgram, frame: &[u8]) -> Verdict {
 /// Proves RELAY-FAST-2: a session that was taken back is carried by one path only, and nothing that passed is forgotten.
 #[test]
 fn a_session_is_taken_back_with_what_it_remembers() {
-    let Some(mut lab) = busy_lab(1) else { return };
+    let Some(mut lab) = busy_lab(SCARCE) else { return };
     for sequence in 0..100 {
         assert_eq!(verdict(&lab.program, &plain(&lab, sequence)), Verdict::Tx);
     }
@@ -580,7 +684,7 @@ fn a_session_is_taken_back_with_what_it_remembers() {
 /// same time, and each sequence passes once.
 #[test]
 fn two_processors_let_a_sequence_pass_once() {
-    let Some(lab) = busy_lab(1) else { return };
+    let Some(lab) = busy_lab(SCARCE) else { return };
     const DATAGRAMS: u64 = 20_000;
     let frames: Vec<_> = (0..DATAGRAMS).map(|sequence| plain(&lab, sequence)).collect();
     let cores = wavry_runtime::cores::allowed().unwrap();
@@ -626,30 +730,101 @@ fn two_processors_let_a_sequence_pass_once() {
     assert!(passed.windows(2).all(|pair| pair[0] < pair[1]), "a sequence passed twice");
 }
 
-/// Proves RELAY-FAST-3: what is for nobody goes up as far as the budget goes, and all of it if sessions are missing.
+/// How many of `count` runs with the same frame end in each way.
+fn verdicts(program: &RelayProgram, frame: &[u8], count: usize, wanted: Verdict) -> usize {
+    (0..count).filter(|_| verdict(program, frame) == wanted).count()
+}
+
+/// Proves RELAY-FAST-3: what is for nobody is answered as far as the budget goes, and goes up, all of it, if sessions are
+/// missing.
 #[test]
 fn a_flood_for_absent_sessions_stops_at_the_program() {
-    let Some(lab) = busy_lab(1) else { return };
+    let Some(lab) = busy_lab(SCARCE) else { return };
     let mut frame = plain(&lab, 0);
     // The session's id, in the payload.
     frame[14 + 20 + 8 + 4] ^= 1;
     let processors = std::thread::available_parallelism().unwrap().get();
     let begun = std::time::Instant::now();
-    let up = (0..1000).filter(|_| verdict(&lab.program, &frame) == Verdict::Pass).count();
-    assert!(up >= 1 && up <= processors * (2 + begun.elapsed().as_secs() as usize), "{up}");
-    assert_eq!(lab.program.counters().read().unwrap().dropped(Dropped::UnknownSession), 1000 - up as u64);
+    let answered = verdicts(&lab.program, &frame, 1000, Verdict::Tx);
+    assert!(answered >= 1 && answered <= processors * (2 + begun.elapsed().as_secs() as usize), "{answered}");
+    let counters = lab.program.counters().read().unwrap();
+    assert_eq!(counters.answered, answered as u64);
+    assert_eq!(counters.dropped(Dropped::AnswerLimit), 1000 - answered as u64);
     lab.map.set_incomplete(true).unwrap();
-    assert!((0..100).all(|_| verdict(&lab.program, &frame) == Verdict::Pass));
+    assert_eq!(verdicts(&lab.program, &frame, 100, Verdict::Pass), 100);
     lab.map.set_incomplete(false).unwrap();
-    assert_eq!((0..100).filter(|_| verdict(&lab.program, &frame) == Verdict::Pass).count(), 0);
+    assert_eq!(verdicts(&lab.program, &frame, 100, Verdict::Pass), 0);
     // For somebody else: a machine that routes does not judge it.
     frame[14 + 19] ^= 0x80;
     assert_eq!(verdict(&lab.program, &frame), Verdict::Pass);
 }
 
+/// A LEASE_PRESENT of the IPv4 session's client, from its address or another port.
+fn present(lab: &Lab, id: [u8; 16], port: u16, challenge: Option<[u8; 24]>) -> Vec<u8> {
+    let peer = lab.model.sessions[&V4].session.peers[0].address;
+    let from = SocketAddr::new(peer.ip(), port);
+    let proof = challenge.as_ref();
+    let proof = proof.map(|challenge| Proof { challenge, public: &[1; 32], signature: &[2; 64] });
+    let (session, role) = (SessionId(id), Role::Client);
+    let mut payload = Vec::new();
+    Present { renew: false, session, role, token: &[b'x'; 300], nonce: 5, proof }.encode(&mut payload);
+    Frame::new(from, "10.77.0.1:4820".parse().unwrap(), payload).bytes()
+}
+
+/// Proves RELAY-LIMIT-6: a flood of those who proved nothing, whatever it consists of, takes nothing from those who answered a
+/// challenge, nor from bound peers, nor the other way round.
+#[test]
+fn strangers_use_up_nobody_elses_budget() {
+    let Some(lab) = busy_lab(SCARCE) else { return };
+    const STRANGER: u16 = 999;
+    let peer = lab.model.sessions[&V4].session.peers[0].address;
+    let now_ms = Clock.now() / 1_000_000;
+    let given = |id, port| {
+        let from = SocketAddr::new(peer.ip(), port);
+        lab.model.challenges.give(from, SessionId(id), Role::Client, now_ms)
+    };
+    let mut forged = given(ABSENT, STRANGER);
+    forged[23] ^= 1;
+    // Strangers, with everything that they can make up.
+    let flood = || {
+        verdicts(&lab.program, &present(&lab, ABSENT, STRANGER, None), 300, Verdict::Tx);
+        verdicts(&lab.program, &present(&lab, V4, STRANGER, None), 300, Verdict::Tx);
+        let asks = present(&lab, ABSENT, STRANGER, None);
+        assert_ne!(verdict(&lab.program, &asks), Verdict::Pass, "never to userspace");
+        assert_eq!(
+            verdicts(&lab.program, &present(&lab, ABSENT, STRANGER, Some(forged)), 300, Verdict::Drop),
+            300
+        );
+    };
+    flood();
+    assert_eq!(lab.program.counters().read().unwrap().dropped(Dropped::Challenge), 300);
+    // Whoever answered a challenge comes through, and so does whoever is bound where it is bound.
+    let proved = present(&lab, ABSENT, STRANGER, Some(given(ABSENT, STRANGER)));
+    assert!(verdicts(&lab.program, &proved, 100, Verdict::Pass) >= 1);
+    flood();
+    let known = present(&lab, V4, peer.port(), None);
+    assert!(verdicts(&lab.program, &known, 100, Verdict::Tx) >= 1);
+    // And a session that waits for its other peer is not a stranger's to block.
+    let program = &busy_lab(SCARCE).unwrap().program;
+    assert!(verdicts(program, &present(&lab, SLOW, STRANGER, None), 100, Verdict::Pass) >= 1);
+}
+
+/// Proves RELAY-CHAL-2 for the fast path: what is too short for a challenge gets none.
+#[test]
+fn the_program_never_answers_with_more_than_came() {
+    let Some(lab) = busy_lab(PLENTY) else { return };
+    for payload in 1..40 {
+        let step = Step { id: ABSENT, payload, ..plain_step() };
+        let frame = step.frame(&lab.model);
+        let verdict = verdict(&lab.program, &frame.bytes());
+        let is_answered = frame.payload.len() >= CHALLENGE_DATAGRAM_LEN;
+        assert_eq!(verdict, if is_answered { Verdict::Tx } else { Verdict::Drop }, "{payload}");
+    }
+}
+
 #[test]
 fn a_full_map_says_so_and_keeps_what_it_has() {
-    let Some(lab) = busy_lab(1) else { return };
+    let Some(lab) = busy_lab(SCARCE) else { return };
     let entered = (100u8..).take_while(|&n| lab.map.put(&[n; 16], None).is_ok()).count();
     assert_eq!(entered, 8 - lab.model.sessions.len());
     assert_eq!(verdict(&lab.program, &plain(&lab, 0)), Verdict::Tx);
@@ -661,5 +836,5 @@ fn a_full_map_says_so_and_keeps_what_it_has() {
 /// Proves RELAY-MEM-1 for the fast path.
 #[test]
 fn ten_thousand_sessions_of_the_fast_path_fit() {
-    assert!(RelayProgram::bytes_per_session() * 10_000 <= 4_000_000);
+    assert!(RelayProgram::bytes(10_000) <= 4_000_000);
 }

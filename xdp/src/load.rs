@@ -25,6 +25,8 @@ pub const BUCKET_NS: u64 = 100;
 pub const TAG: [u8; 8] = 0x4c4f_4144_2d54_4147_u64.to_ne_bytes();
 
 const HEAD_LEN: usize = 96;
+/// Bytes that the program takes off each frame.
+const SLACK: usize = 4;
 const ETH_LEN: usize = 14;
 const IP_LEN: usize = 20;
 const HEADERS_LEN: usize = ETH_LEN + IP_LEN + 8;
@@ -145,6 +147,7 @@ impl Results {
 pub struct Load {
     source: Program,
     sink: Program,
+    hole: Program,
     settings: MapHandle,
     flows: MapHandle,
     results: MapHandle,
@@ -163,6 +166,7 @@ impl Load {
         Ok(Self {
             source: Program::keep(&skeleton.progs.source)?,
             sink: Program::keep(&skeleton.progs.sink)?,
+            hole: Program::keep(&skeleton.progs.hole)?,
             settings: MapHandle::try_from(&skeleton.maps.settings)?,
             flows: MapHandle::try_from(&skeleton.maps.flows)?,
             results: MapHandle::try_from(&skeleton.maps.results)?,
@@ -180,6 +184,12 @@ impl Load {
     #[must_use]
     pub fn sink(&self) -> &Program {
         &self.sink
+    }
+
+    /// To be attached where answers to the sender arrive: those to the first /8 of the flood's sources end there.
+    #[must_use]
+    pub fn hole(&self) -> &Program {
+        &self.hole
     }
 
     /// Enters a flow. Its sequence begins at `sequence`.
@@ -245,10 +255,11 @@ impl Load {
         let failed = io::Error::other;
         self.settings.update(&[0; 4], &settings.encode(), MapFlags::ANY).map_err(failed)?;
         self.results.update(&[0; 4], &vec![0; RESULTS_LEN], MapFlags::ANY).map_err(failed)?;
-        let frame = frame.frame();
+        let mut frame = frame.frame();
         if frame.len() < HEAD_LEN {
             return Err(io::Error::other("the frame is shorter than its head of 96 bytes"));
         }
+        frame.extend([0; SLACK]);
         let begun = Instant::now();
         let mut repeat = 10_000;
         while begun.elapsed() < span && !stop() {

@@ -55,8 +55,32 @@ pub struct RelayConfig {
     pub sessions: u32,
     /// Slots for their states; at least as many.
     pub slots: u32,
-    /// Datagrams per second for sessions that are not there that go up all the same, so that their senders are told.
-    pub absent_per_second: u32,
+    /// The two keys of challenges: what userspace gives, the program knows, and the other way round.
+    pub challenge_keys: [[u64; 2]; 2],
+    /// What passes besides the sessions' own datagrams.
+    pub budgets: Budgets,
+}
+
+/// What may pass per second besides what sessions forward, each apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budgets {
+    /// Datagrams that anybody can have sent and that go up, because the program cannot answer them. Shared by the
+    /// processors: a flood comes in on as many as it likes.
+    pub strangers: u32,
+    /// Those that the program answers: challenges, and probes. Shared by the processors.
+    pub answered: u32,
+    /// Proofs that answer a challenge, for each processor.
+    pub proved: u32,
+    /// What comes from the address of a bound peer, for each processor.
+    pub known: u32,
+}
+
+impl Budgets {
+    /// In the order of `enum claim` of the program, for one of so many processors.
+    fn of_one(&self, processors: usize) -> [u32; 4] {
+        let share = |whole: u32| (whole / processors.max(1) as u32).max(1);
+        [share(self.strangers), share(self.answered), self.proved.max(1), self.known.max(1)]
+    }
 }
 
 #[derive(Debug)]
@@ -68,12 +92,14 @@ struct Maps {
     locals: MapHandle,
     settings: MapHandle,
     counts: MapHandle,
+    guard_counts: MapHandle,
 }
 
-/// The loaded program.
+/// The loaded program, and the one that guards sockets.
 #[derive(Debug)]
 pub struct RelayProgram {
     program: Program,
+    guard: Program,
     maps: Arc<Maps>,
 }
 
@@ -89,9 +115,9 @@ impl RelayProgram {
         let mut open = RelaySkelBuilder::default().open(&mut storage)?;
         if let Some(constants) = open.maps.rodata_data.as_mut() {
             constants.port = config.port;
-            // A flood comes in on as many processors as it likes.
-            let processors = libbpf_rs::num_possible_cpus()?.max(1) as u32;
-            constants.absent_per_second = (config.absent_per_second / processors).max(1);
+            let [first, second] = config.challenge_keys;
+            constants.challenge_keys = [first[0], first[1], second[0], second[1]];
+            constants.per_second = config.budgets.of_one(libbpf_rs::num_possible_cpus()?);
         }
         let sessions = config.sessions.max(1);
         open.maps.sessions.set_max_entries(sessions)?;
@@ -105,14 +131,23 @@ impl RelayProgram {
             locals: MapHandle::try_from(&skeleton.maps.locals)?,
             settings: MapHandle::try_from(&skeleton.maps.settings)?,
             counts: MapHandle::try_from(&skeleton.maps.counts)?,
+            guard_counts: MapHandle::try_from(&skeleton.maps.guard_counts)?,
         };
-        Ok(Self { program: Program::keep(&skeleton.progs.relay)?, maps: Arc::new(maps) })
+        let program = Program::keep(&skeleton.progs.relay)?;
+        Ok(Self { program, guard: Program::keep(&skeleton.progs.guard)?, maps: Arc::new(maps) })
     }
 
     /// The program, for attaching it.
     #[must_use]
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The program that looks at what is about to be queued for a relay's socket (`SO_ATTACH_BPF`), with the same sessions.
+    /// What is for none of them it lets through only as far as the budgets go.
+    #[must_use]
+    pub fn guard(&self) -> &Program {
+        &self.guard
     }
 
     /// Attaches it to every interface, in one mode. By itself it is native if all of them have it and none is a virtual
@@ -150,14 +185,17 @@ impl RelayProgram {
             mode,
             source,
         })?;
+        // Without this what is sent back over a cable is lost; a kernel that refuses it refused the above.
+        let _ = self.maps.set(Setting::Cable, interfaces.iter().any(is_cable));
         Ok((mode, attachments))
     }
 
-    /// Bytes that the maps take for each session.
+    /// Bytes that the maps take for so many sessions.
     #[must_use]
-    pub fn bytes_per_session() -> usize {
-        // `struct htab_elem` is 48 bytes; a bucket is 16, and there are up to twice as many as elements.
-        48 + layout::ID_LEN + layout::SESSION_LEN + 2 * layout::STATE_LEN + 32
+    pub fn bytes(sessions: usize) -> usize {
+        // `struct htab_elem` is 48 bytes and a bucket 16; states are in an array.
+        let entry = 48 + layout::ID_LEN + layout::SESSION_LEN + 2 * layout::STATE_LEN;
+        sessions * entry + sessions.next_power_of_two() * 16
     }
 
     /// Whether the program runs in generic mode, where a frame may be several datagrams.
@@ -192,11 +230,15 @@ impl RelayProgram {
 enum Setting {
     Incomplete,
     Generic,
+    Cable,
 }
+
+/// Settings there are.
+const SETTINGS: usize = 3;
 
 impl Maps {
     fn set(&self, setting: Setting, value: bool) -> io::Result<()> {
-        let mut all = [0; 8];
+        let mut all = [0; 4 * SETTINGS];
         self.settings.lookup_into(&[0; 4], &mut all, MapFlags::ANY).map_err(io::Error::other)?;
         let at = setting as usize * 4;
         all[at..at + 4].copy_from_slice(&u32::from(value).to_ne_bytes());
@@ -370,7 +412,20 @@ impl CounterMap {
     ///
     /// When the kernel refuses.
     pub fn read(&self) -> io::Result<Counters> {
-        let values = self.0.counts.lookup_percpu(&[0; 4], MapFlags::ANY).map_err(io::Error::other)?;
+        Self::sum(&self.0.counts)
+    }
+
+    /// The sums of those of the guard, which forwards nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn read_guard(&self) -> io::Result<Counters> {
+        Self::sum(&self.0.guard_counts)
+    }
+
+    fn sum(map: &MapHandle) -> io::Result<Counters> {
+        let values = map.lookup_percpu(&[0; 4], MapFlags::ANY).map_err(io::Error::other)?;
         Ok(Counters::sum(values.unwrap_or_default().iter().map(Vec::as_slice)))
     }
 }

@@ -3,6 +3,10 @@
 //! Sessions send at a steady pace through a relay with the limits that it has by default, first alone and then beside each
 //! flood; what they lose and what their latency gains is the figure. Floods come from an eBPF program but for the bogus
 //! leases, whose senders answer challenges. Everything is in namespaces ([`super::lab`]) and lasts for seconds.
+//!
+//! What the machine itself loses under such a flood is measured in the same rounds: the floor is what forwards with no
+//! decision at all, an XDP program that drops what is not a session's, and the kernel's routing with the flood going
+//! nowhere. On a machine where generator, relay and receiver share two cores the floor is not zero.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -19,6 +23,7 @@ use wavry_bench::report::{Goal, Report};
 use wavry_netns::Namespace;
 use wavry_xdp::load::{Flood, Flow, Pace, Protocol, Results, Settings, TAG};
 
+use super::contender::{self, Contender};
 use super::lab::{Lab, RELAY};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
 
@@ -61,6 +66,10 @@ const BOGUS_PER_SECOND: u64 = 10_000;
 /// Addresses at either end for the sessions of the restart.
 const ADDRESSES: u32 = 64;
 const PORT: u16 = 7000;
+/// Where the floor's flood goes: nowhere.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 81, 9, 9);
+/// Newcomers that present their leases one after another beside a flood.
+const NEWCOMERS: u32 = 20;
 
 /// What comes beside the sessions.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +81,15 @@ enum Attack {
 }
 
 impl Attack {
+    /// For the generator.
+    fn kind(self, rate: u32) -> (Flood, u32, u32) {
+        match self {
+            Self::Junk => (Flood::Junk, rate, 1),
+            Self::UnknownSessions => (Flood::Sessions, rate, SPOOFED),
+            Self::Presents | Self::BogusLeases => (Flood::Fixed, rate, SPOOFED),
+        }
+    }
+
     const ALL: [Self; 4] = [Self::Junk, Self::UnknownSessions, Self::Presents, Self::BogusLeases];
 
     fn name(self) -> &'static str {
@@ -93,9 +111,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     lab.receiver.ip("route add local 10.64.0.0/16 dev lo")?;
     lab.relay.ip("route add default via 10.81.1.2")?;
     lab.relay.ip("route add 10.64.0.0/16 via 10.81.2.2")?;
+    lab.relay.ip("route add blackhole 10.81.9.0/24")?;
     lab.receiver.ip("route add default via 10.81.2.1")?;
     let mut report = Report::new(Machine::detect());
-    floods(arguments, &lab, &issuer, &mut report).context("measuring floods")?;
+    floods(arguments, &lab, &place, &issuer, &mut report).context("measuring floods")?;
     restart(arguments, &lab, &issuer, &mut report).context("killing the relay")?;
     report.print();
     if let Some(path) = &arguments.json {
@@ -110,28 +129,37 @@ fn start_relay(lab: &Lab, issuer: &Issuer, arguments: &Arguments) -> anyhow::Res
     issuer.start_relay(&lab.relay, RELAY, &lab.both_cores(), &extra)
 }
 
-fn floods(arguments: &Arguments, lab: &Lab, issuer: &Issuer, report: &mut Report) -> anyhow::Result<()> {
-    let relay = start_relay(lab, issuer, arguments)?;
-    let (mut sessions, flows) = steady_sessions(lab, issuer)?;
-    for (number, flow) in (0..).zip(&flows) {
-        lab.load.set_flow(number, flow, 0)?;
-    }
+fn floods(
+    arguments: &Arguments,
+    lab: &Lab,
+    place: &Place,
+    issuer: &Issuer,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let span = Duration::from_millis(arguments.span);
     let mut seen: Vec<Vec<Seen>> = Attack::ALL.iter().map(|_| Vec::new()).collect();
+    let mut floors: Vec<Vec<Seen>> = FLOORS.iter().map(|_| Vec::new()).collect();
+    let mut newcomers = Vec::new();
+    let is_xdp = arguments.relay_config.contains("\"xdp\"");
     for _ in 0..arguments.rounds {
+        for (floor, seen) in FLOORS.into_iter().zip(&mut floors) {
+            seen.push(measure_floor(floor, arguments, lab, place, issuer)?);
+        }
+        let relay = start_relay(lab, issuer, arguments)?;
+        let (mut sessions, flows) = steady_sessions(lab, issuer)?;
+        for (number, flow) in (0..).zip(&flows) {
+            lab.load.set_flow(number, flow, 0)?;
+        }
+        if is_xdp {
+            lab.wait_for_fast_sessions(STEADY, false)?;
+        }
         for (attack, seen) in Attack::ALL.into_iter().zip(&mut seen) {
             let alone = measure(lab, &flows[0], None, span)?;
-            let rate = arguments.rate;
             let beside = match attack {
                 Attack::BogusLeases => beside_bogus_leases(lab, issuer, &flows[0], span)?,
                 _ => {
-                    lab.load.set_flood(&flood(lab, attack))?;
-                    let kind = match attack {
-                        Attack::Junk => (Flood::Junk, rate, 1),
-                        Attack::UnknownSessions => (Flood::Sessions, rate, SPOOFED),
-                        _ => (Flood::Fixed, rate, SPOOFED),
-                    };
-                    let results = measure(lab, &flows[0], Some(kind), span)?;
+                    lab.load.set_flood(&flood(lab, attack, RELAY, LEN))?;
+                    let results = measure(lab, &flows[0], Some(attack.kind(arguments.rate)), span)?;
                     let sent = results.flood_sent;
                     (results, sent)
                 }
@@ -140,8 +168,17 @@ fn floods(arguments: &Arguments, lab: &Lab, issuer: &Issuer, report: &mut Report
             // Keys do not age, but a peer that hears nothing asks.
             sessions.drive()?;
         }
+        lab.load.set_flood(&flood(lab, Attack::Presents, RELAY, LEN))?;
+        newcomers.push(beside_newcomers(lab, issuer, &flows[0], Attack::Presents.kind(arguments.rate))?);
+        drop(relay);
     }
-    drop(relay);
+    for (floor, seen) in FLOORS.into_iter().zip(&floors) {
+        let of = |figure: fn(&Seen) -> f64| Estimate::of(seen.iter().map(figure).collect());
+        let name = format!("floor, {}", floor.name());
+        report.note(format!("{name}: lost of sessions"), of(|s| s.lost * 100.0), "%");
+        report.note(format!("{name}: gained p99"), of(|s| s.gained_us), "us");
+    }
+    let floor = &floors[usize::from(!is_xdp)];
     for (attack, seen) in Attack::ALL.into_iter().zip(seen) {
         let of = |figure: fn(&Seen) -> f64| Estimate::of(seen.iter().map(figure).collect());
         let name = attack.name();
@@ -149,8 +186,113 @@ fn floods(arguments: &Arguments, lab: &Lab, issuer: &Issuer, report: &mut Report
         report.note(format!("{name}: sessions alone, p99"), of(|s| s.alone_us), "us");
         report.judge(format!("{name}: lost of sessions"), of(|s| s.lost * 100.0), "%", Goal::AtMost(0.1));
         report.judge(format!("{name}: gained p99"), of(|s| s.gained_us), "us", Goal::AtMost(100.0));
+        if attack != Attack::BogusLeases {
+            let beyond = |figure: fn(&Seen) -> f64| {
+                let pairs = seen.iter().zip(floor);
+                Estimate::of(pairs.map(|(seen, floor)| figure(seen) - figure(floor)).collect())
+            };
+            let lost = beyond(|s| s.lost * 100.0);
+            report.judge(format!("{name}: lost beyond the floor"), lost, "%", Goal::AtMost(0.1));
+            let gained = beyond(|s| s.gained_us);
+            report.judge(format!("{name}: gained p99 beyond the floor"), gained, "us", Goal::AtMost(100.0));
+        }
     }
+    let of = |figure: fn(&Newcomers) -> f64| Estimate::of(newcomers.iter().map(figure).collect());
+    let name = "LEASE_PRESENT, 1 M sources: newcomers";
+    report.judge(
+        format!("{name} bound, of {NEWCOMERS}"),
+        of(|n| n.bound),
+        "",
+        Goal::AtLeast(NEWCOMERS.into()),
+    );
+    report.note(format!("{name} bound within, slowest"), of(|n| n.slowest_ms), "ms");
     Ok(())
+}
+
+/// What forwards without deciding.
+const FLOORS: [Contender; 2] = [Contender::BareXdp, Contender::Routing];
+
+/// The same sessions and the same flood, through what only forwards.
+fn measure_floor(
+    floor: Contender,
+    arguments: &Arguments,
+    lab: &Lab,
+    place: &Place,
+    issuer: &Issuer,
+) -> anyhow::Result<Seen> {
+    let running = contender::start(floor, lab, place, issuer, STEADY)?;
+    for (number, flow) in (0..).zip(&running.flows) {
+        lab.load.set_flow(number, flow, 0)?;
+    }
+    let to = if floor == Contender::Routing { NOWHERE } else { RELAY };
+    let flow = &running.flows[0];
+    lab.load.set_flood(&flood(lab, Attack::UnknownSessions, to, flow.payload.len()))?;
+    let take = |flood| -> anyhow::Result<Results> {
+        let settings = Settings {
+            protocol: running.protocol,
+            stamp_sent_at: running.stamp_sent_at,
+            stamp_got_at: running.stamp_got_at,
+            ..settings(lab, flood)
+        };
+        Ok(lab.measure(&settings, flow, Duration::from_millis(arguments.span), None)?.0)
+    };
+    let alone = take(None)?;
+    let beside = take(Some(Attack::UnknownSessions.kind(arguments.rate)))?;
+    Ok(Seen::new(&alone, &beside, beside.flood_sent))
+}
+
+/// How those fared who came while a flood of spoofed presentations went on.
+struct Newcomers {
+    bound: f64,
+    slowest_ms: f64,
+}
+
+fn beside_newcomers(
+    lab: &Lab,
+    issuer: &Issuer,
+    flow: &Flow,
+    flood: (Flood, u32, u32),
+) -> anyhow::Result<Newcomers> {
+    // As long as a peer goes on asking.
+    const PATIENCE: Duration = Duration::from_secs(4);
+    let relay = SocketAddrV4::new(RELAY, sessions::PORT);
+    let stop = AtomicBool::new(false);
+    let settings = settings(lab, Some(flood));
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            lab.sender.with(|| -> anyhow::Result<()> {
+                wavry_runtime::cores::pin_to(lab.generator_core)?;
+                let most = (PATIENCE * NEWCOMERS).min(Duration::from_secs(20));
+                lab.load.run(&settings, flow, most, || stop.load(Ordering::Relaxed))?;
+                Ok(())
+            })
+        });
+        let bind = |namespace: &Namespace, address, port: u16| {
+            namespace.with(|| UdpSocket::bind((address, port)).map(|socket| vec![socket]))
+        };
+        let mut found = Newcomers { bound: 0.0, slowest_ms: 0.0 };
+        for number in 0..NEWCOMERS {
+            let port = PORT + 1 + number as u16;
+            let clients = bind(&lab.receiver, super::lab::RECEIVER, port)?;
+            let hosts = bind(&lab.sender, super::lab::SENDER, port)?;
+            let mut sessions =
+                Sessions::numbered(issuer, relay, STEADY + number..STEADY + number + 1, clients, hosts)?;
+            let begun = Instant::now();
+            if sessions.bind(PATIENCE).is_ok() {
+                found.bound += 1.0;
+            }
+            found.slowest_ms = found.slowest_ms.max(begun.elapsed().as_secs_f64() * 1e3);
+            if flooding.is_finished() {
+                break;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        match flooding.join() {
+            Ok(result) => result?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        Ok(found)
+    })
 }
 
 /// What one round found about a flood.
@@ -179,7 +321,13 @@ fn measure(
     flood: Option<(Flood, u32, u32)>,
     span: Duration,
 ) -> anyhow::Result<Results> {
-    let settings = Settings {
+    let (results, _) = lab.measure(&settings(lab, flood), flow, span, None)?;
+    ensure!(results.received > 0, "nothing of {} datagrams arrived", results.sent);
+    Ok(results)
+}
+
+fn settings(lab: &Lab, flood: Option<(Flood, u32, u32)>) -> Settings {
+    Settings {
         device: lab.through.device,
         protocol: Protocol::Forward { payload_len: (LEN - FORWARD_LEN) as u16 },
         pace: Pace::Every(PACE),
@@ -190,10 +338,7 @@ fn measure(
         stamp_got_at: FORWARD_LEN as u32,
         flood,
         batch: 4,
-    };
-    let (results, _) = lab.measure(&settings, flow, span, None)?;
-    ensure!(results.received > 0, "nothing of {} datagrams arrived", results.sent);
-    Ok(results)
+    }
 }
 
 fn steady_sessions(lab: &Lab, issuer: &Issuer) -> anyhow::Result<(Sessions, Vec<Flow>)> {
@@ -214,13 +359,13 @@ fn steady_sessions(lab: &Lab, issuer: &Issuer) -> anyhow::Result<(Sessions, Vec<
     Ok((sessions, flows))
 }
 
-/// A datagram of a flood. All are as long as those of the sessions.
-fn flood(lab: &Lab, attack: Attack) -> Flow {
+/// A datagram of a flood, as long as those of the sessions.
+fn flood(lab: &Lab, attack: Attack, to: Ipv4Addr, len: usize) -> Flow {
     let mut payload = match attack {
         Attack::UnknownSessions => forward_head(SessionId([0xee; 16])).to_vec(),
         Attack::Presents => {
             // Header, role, token length, token, nonce, no proof. A relay does not look into the token before a proof.
-            let token = [b'x'; LEN - 20 - 3 - 8 - 1];
+            let token = vec![b'x'; len - 20 - 3 - 8 - 1];
             let present = Present {
                 renew: false,
                 session: SessionId([0xee; 16]),
@@ -237,11 +382,11 @@ fn flood(lab: &Lab, attack: Attack) -> Flow {
         }
         Attack::Junk | Attack::BogusLeases => Vec::new(),
     };
-    payload.resize(LEN, 0);
+    payload.resize(len, 0);
     Flow {
         ethernet: lab.through.ethernet,
         from: SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 0), PORT),
-        to: SocketAddrV4::new(RELAY, sessions::PORT),
+        to: SocketAddrV4::new(to, sessions::PORT),
         payload,
         key: [0; 2],
     }

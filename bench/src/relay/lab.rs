@@ -56,7 +56,7 @@ pub(super) struct Lab {
     /// Keeps all cores from sleeping while it is open.
     _awake: Option<File>,
     // Dropped before the devices are gone.
-    _attached: [Attachment; 3],
+    _attached: [Attachment; 4],
     pub(super) sender: Namespace,
     pub(super) relay: Namespace,
     pub(super) receiver: Namespace,
@@ -127,7 +127,11 @@ impl Lab {
             let mode = ModeChoice::Only(wavry_xdp::attach::Mode::Generic);
             Ok(attach(load.source(), &Interface::named("wvi0")?, mode)?)
         })?;
-        let attached = [sink("wvd0")?, sink("wvd1")?, idle];
+        let hole = sender.with(|| -> anyhow::Result<Attachment> {
+            let mode = ModeChoice::Only(wavry_xdp::attach::Mode::Native);
+            Ok(attach(load.hole(), &Interface::named("wvs0")?, mode)?)
+        })?;
+        let attached = [sink("wvd0")?, sink("wvd1")?, idle, hole];
         let index = |device| sender.with(|| Interface::named(device)).map(|found| found.index());
         Ok(Self {
             through: Way { device: index("wvs0")?, ethernet: [macs[1], macs[0]], receiver: RECEIVER },

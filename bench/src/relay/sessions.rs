@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -113,18 +114,9 @@ impl Issuer {
 
     fn token(&self, session: SessionId, peers: &[Identity; 2]) -> anyhow::Result<String> {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-        Ok(self.key.mint(&Claims {
-            id: session,
-            session,
-            relay: self.relay.wavry_id(),
-            client: peers[0].wavry_id(),
-            host: peers[1].wavry_id(),
-            issued_ms: now_ms,
-            not_before_ms: now_ms,
-            expires_ms: now_ms + 3_600_000,
-            soft_kbps: 10_000_000,
-            hard_kbps: 10_000_000,
-        }))
+        let identities = [peers[0].wavry_id(), peers[1].wavry_id()];
+        let relay = self.relay.wavry_id();
+        Ok(self.key.mint(&Claims::from_now(session, relay, identities, now_ms, 3_600_000, 10_000_000)))
     }
 }
 
@@ -160,6 +152,17 @@ impl Sessions {
         clients: Vec<UdpSocket>,
         hosts: Vec<UdpSocket>,
     ) -> anyhow::Result<Self> {
+        Self::numbered(issuer, relay, 0..count, clients, hosts)
+    }
+
+    /// The sessions with these numbers; each number has its own keys and id.
+    pub(super) fn numbered(
+        issuer: &Issuer,
+        relay: SocketAddrV4,
+        range: Range<u32>,
+        clients: Vec<UdpSocket>,
+        hosts: Vec<UdpSocket>,
+    ) -> anyhow::Result<Self> {
         let now_us = Clock.now() / 1000;
         let (client_sockets, host_sockets) = (clients.len(), hosts.len());
         let sockets: Vec<UdpSocket> = clients.into_iter().chain(hosts).collect();
@@ -167,7 +170,7 @@ impl Sessions {
             socket.set_nonblocking(true)?;
         }
         let (mut peers, mut numbers) = (Vec::new(), HashMap::new());
-        for number in 0..count {
+        for number in range {
             let seed = |role: u8| -> [u8; 32] {
                 let mut seed = [role; 32];
                 seed[..4].copy_from_slice(&number.to_be_bytes());
@@ -186,7 +189,7 @@ impl Sessions {
                 let config = PeerConfig { identity, token: token.clone(), seed: seed(2 + role) };
                 Ok(Bound { peer: RelayPeer::new(config, now_us)?, socket })
             };
-            let number = number as usize;
+            let number = peers.len();
             peers.push([
                 bind(client, 1, number % client_sockets)?,
                 bind(host, 2, client_sockets + number % host_sockets)?,

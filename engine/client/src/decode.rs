@@ -43,6 +43,8 @@ pub(crate) struct DecodeThread {
     presenter: Box<dyn Presenter>,
     links: DecodeLinks,
     frame: FrameTrace,
+    /// What the thread has worked on the frame, in nanoseconds; the showing of one before it counts too.
+    busy_ns: u64,
     waiting: Option<Waiting>,
     cursor: Cursor,
     check: Option<StripCheck>,
@@ -79,6 +81,7 @@ impl DecodeThread {
             presenter,
             links,
             frame: FrameTrace::default(),
+            busy_ns: 0,
             waiting: None,
             cursor: Cursor::default(),
             check,
@@ -103,12 +106,23 @@ impl DecodeThread {
 
     fn turn(&mut self) -> Result<(), String> {
         self.take_cursors()?;
-        if let Some(slice) = self.links.slices.pop() {
-            return self.decode(&slice);
-        }
         let now = Clock.now();
+        if let Some(slice) = self.links.slices.pop() {
+            self.decode(&slice)?;
+            self.busy_ns += Clock.now() - now;
+            if slice.meta.last {
+                let _ = self.links.outcomes.push(DecodeOutcome::Worked(self.busy_ns / 1000));
+                self.links.network.wake();
+                self.busy_ns = 0;
+            }
+            return Ok(());
+        }
         match self.waiting.as_ref().map(|w| w.show_at_ns) {
-            Some(due) if due <= now + SHOW_EARLY_NS => self.show(),
+            Some(due) if due <= now + SHOW_EARLY_NS => {
+                self.show()?;
+                self.busy_ns += Clock.now() - now;
+                Ok(())
+            }
             Some(due) => {
                 std::thread::park_timeout(Duration::from_nanos(due - now));
                 Ok(())
@@ -245,3 +259,6 @@ fn convert(
     i420_to_bgrx(&frame.picture, frame.color, back.data_mut(), stride)?;
     Ok(check.map(|check| check.read(back.as_bgrx())))
 }
+
+#[cfg(test)]
+mod overload;

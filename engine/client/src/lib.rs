@@ -15,6 +15,7 @@ mod config;
 mod decode;
 mod handoff;
 mod input;
+mod load;
 mod network;
 mod notice;
 mod session;

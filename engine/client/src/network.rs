@@ -15,6 +15,7 @@ use wavry_runtime::transport::Transport;
 use wavry_session_loop::{SessionLoop, now};
 
 use crate::handoff::{SliceMeta, SliceSender};
+use crate::load::DecoderLoad;
 use crate::notice::{ClientCommand, ClientNotice, CursorNotice, DecodeOutcome, Statistics};
 
 /// How often counts go to the main thread.
@@ -36,6 +37,7 @@ pub(crate) struct NetworkLinks {
 pub(crate) struct NetworkThread<T> {
     session: SessionLoop<T, ClientEndpoint>,
     links: NetworkLinks,
+    load: DecoderLoad,
     statistics: Statistics,
     statistics_due: Timestamp,
     notices_lost: u64,
@@ -48,6 +50,7 @@ impl<T: Transport> NetworkThread<T> {
         Self {
             session: SessionLoop::new(transport, endpoint),
             links,
+            load: DecoderLoad::default(),
             statistics: Statistics::default(),
             statistics_due: Timestamp::NEVER,
             notices_lost: 0,
@@ -87,6 +90,11 @@ impl<T: Transport> NetworkThread<T> {
                 }
                 DecodeOutcome::Decoded(frame) => self.session.endpoint_mut().on_decoded(now, frame),
                 DecodeOutcome::Failed(frame) => self.session.endpoint_mut().on_decode_failed(now, frame),
+                DecodeOutcome::Worked(busy_us) => {
+                    let Some(limit) = self.load.on_done(now, busy_us) else { continue };
+                    // Where too much waits to be told, the next change tells it.
+                    let _ = self.session.endpoint_mut().limit_frame_rate(limit.max_fps, limit.skip_frames);
+                }
             }
         }
     }
@@ -108,6 +116,7 @@ impl<T: Transport> NetworkThread<T> {
             match event {
                 ClientEvent::Connected { peer, stream, via } => {
                     self.statistics_due = now.plus_micros(STATISTICS_INTERVAL_US);
+                    self.load.on_session(stream.fps);
                     let size = stream.resolution.unwrap_or_default();
                     self.notify(ClientNotice::Connected {
                         peer: peer.id,
@@ -143,13 +152,17 @@ impl<T: Transport> NetworkThread<T> {
     fn hand_over_slices(&mut self, now: Timestamp) {
         let mut any = false;
         while let Some(slice) = self.session.endpoint_mut().poll_slice(now) {
-            any = true;
             self.statistics.slices += 1;
-            let frame = slice.frame_id;
-            if self.links.slices.send(SliceMeta::from(&slice), slice.data).is_err() {
+            let (frame, index, last) = (slice.frame_id, slice.index, slice.last);
+            let handed = self.load.takes(frame, index)
+                && self.links.slices.send(SliceMeta::from(&slice), slice.data).is_ok();
+            any |= handed;
+            if !handed {
                 // The decoder is behind. It gets the next frame that does not need this one.
                 self.statistics.slices_lost += 1;
                 self.session.endpoint_mut().on_decode_failed(now, frame);
+            } else if last {
+                self.load.on_handed_over();
             }
         }
         if any {
@@ -204,4 +217,4 @@ pub(crate) fn refusal(reason: Refusal) -> &'static str {
 }
 
 #[cfg(test)]
-mod steady_state;
+pub(crate) mod steady_state;

@@ -17,6 +17,8 @@ pub(crate) enum DecodeOutcome {
     Decoded(FrameId),
     /// The decoder could not use the frame.
     Failed(FrameId),
+    /// The last slice of a frame was worked on, and all of the frame took so long, in microseconds.
+    Worked(u64),
 }
 
 /// From the main thread to the network thread.

@@ -14,6 +14,7 @@ pub mod fec;
 pub mod feedback;
 mod id;
 pub mod input;
+pub mod load;
 pub mod message;
 pub mod receive;
 pub mod send;

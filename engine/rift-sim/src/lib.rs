@@ -19,6 +19,7 @@ mod queue;
 mod real;
 pub mod report;
 pub mod scenario;
+mod seeds;
 pub mod source;
 pub mod world;
 
@@ -29,4 +30,5 @@ pub use real::{RealPeers, run};
 pub use report::Report;
 pub use scenario::Scenario;
 pub use scenario::preset::{PRESETS, Preset};
+pub use seeds::Seeds;
 pub use world::{Peers, Side, run_with};

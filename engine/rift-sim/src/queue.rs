@@ -40,6 +40,12 @@ impl<T> EventQueue<T> {
         self.heap.pop().map(|entry| (entry.at, entry.event))
     }
 
+    /// The time of the next event; [`Timestamp::NEVER`] if none is to come.
+    #[must_use]
+    pub fn next_at(&self) -> Timestamp {
+        self.heap.peek().map_or(Timestamp::NEVER, |entry| entry.at)
+    }
+
     /// How many events are to come.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -90,8 +96,9 @@ mod tests {
         for (at, name) in [(5, 'c'), (1, 'a'), (5, 'd'), (1, 'b')] {
             queue.push(Timestamp::from_micros(at), name);
         }
+        assert_eq!(queue.next_at(), Timestamp::from_micros(1));
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(_, name)| name).collect();
         assert_eq!(order, "abcd");
-        assert!(queue.is_empty());
+        assert!(queue.is_empty() && queue.next_at() == Timestamp::NEVER);
     }
 }

@@ -22,12 +22,14 @@ pub(crate) struct EncodedBuffer {
     pub(crate) data: Vec<u8>,
 }
 
-/// `CLOCK_MONOTONIC`, in nanoseconds.
+/// When its frame went through which stage, `CLOCK_MONOTONIC` in nanoseconds, and the size of the coded picture.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SliceTimes {
     pub(crate) capture_started: u64,
     pub(crate) captured: u64,
     pub(crate) encoded: u64,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
 }
 
 /// The video thread's end.

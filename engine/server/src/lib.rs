@@ -16,8 +16,10 @@
 mod config;
 mod handoff;
 mod host;
+mod load;
 mod network;
 mod notice;
+mod size;
 mod trace;
 mod video;
 

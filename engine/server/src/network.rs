@@ -148,6 +148,7 @@ impl<T: Transport> NetworkThread<T> {
                     self.statistics.bitrate_bps = bitrate.as_bps();
                     self.command(VideoCommand::Rate { bitrate_bps: bitrate.as_bps(), fps });
                 }
+                HostEvent::ScaleChanged(scale) => self.command(VideoCommand::Scale(scale)),
                 HostEvent::SkipFrames(frames) => self.command(VideoCommand::Skip(frames)),
                 HostEvent::EncoderHeld(held) => self.command(VideoCommand::Hold(held)),
                 HostEvent::MonitorSelected(id) => self.command(VideoCommand::SelectMonitor(id)),
@@ -305,6 +306,8 @@ impl<T: Transport> NetworkThread<T> {
                 capture_started_us: times.capture_started / 1000,
                 captured_us: times.captured / 1000,
                 first_slice_us: times.encoded / 1000,
+                width: times.width,
+                height: times.height,
                 ..FrameTrace::default()
             };
         }

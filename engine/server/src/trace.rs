@@ -25,6 +25,9 @@ pub(crate) struct FrameTrace {
     pub(crate) encoded_us: u64,
     pub(crate) first_sealed_us: u64,
     pub(crate) last_sealed_us: u64,
+    /// Of the coded picture.
+    pub(crate) width: u32,
+    pub(crate) height: u32,
 }
 
 /// What a trace has a line of.
@@ -78,12 +81,12 @@ impl<L: Line> TraceFile<L> {
 
 impl Line for FrameTrace {
     const HEADER: &'static str = "frame,keyframe,slices,bytes,capture_started_us,captured_us,first_slice_us,\
-                                  encoded_us,first_sealed_us,last_sealed_us";
+                                  encoded_us,first_sealed_us,last_sealed_us,width,height";
 
     fn write_to(&self, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(
             out,
-            "{},{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{}",
             self.frame,
             u8::from(self.keyframe),
             self.slices,
@@ -93,7 +96,9 @@ impl Line for FrameTrace {
             self.first_slice_us,
             self.encoded_us,
             self.first_sealed_us,
-            self.last_sealed_us
+            self.last_sealed_us,
+            self.width,
+            self.height
         )
     }
 }

@@ -1,19 +1,21 @@
 //! The video thread: waits for the picture to change, captures, encodes, hands slices over.
 //!
 //! Owns the capture source and the encoder. Never touches the network and never queues pictures: what
-//! happened on the screen during an encode is in the next picture or in none. Invariant: a frame of which
-//! a slice was lost on the way is never referenced again.
+//! happened on the screen during an encode is in the next picture or in none. How many pictures are made, and how
+//! large, is the least of what the network and the encoder bear. Invariant: a frame of which a slice was lost on the
+//! way is never referenced again.
 
 use std::time::{Duration, Instant};
 
+use rift_core::delta2::Scale;
 use rift_core::send::SliceMeta;
 use rift_core::{FrameId, Timestamp};
 use wavry_codec::{
-    EncodeRequest, EncodedSlice, Encoder, EncoderChoice, EncoderConfig, FrameInput, open_encoder,
+    CodecError, EncodeRequest, EncodedSlice, Encoder, EncoderChoice, EncoderConfig, FrameInput, open_encoder,
 };
 use wavry_platform::testsource::TestSource;
 use wavry_platform::x11::{X11Capture, X11CaptureConfig};
-use wavry_platform::{CaptureSource, CapturedFrame, FramePixels, Geometry, Rect};
+use wavry_platform::{CaptureSource, CapturedFrame, CursorUpdate, FramePixels, Geometry, Rect};
 use wavry_runtime::Waker;
 use wavry_runtime::clock::Clock;
 use wavry_runtime::shutdown::Shutdown;
@@ -21,7 +23,9 @@ use wavry_runtime::spsc::{Consumer, Producer};
 
 use crate::config::SourceChoice;
 use crate::handoff::{SliceSender, SliceTimes};
-use crate::notice::{CursorShapeNotice, VideoNotice};
+use crate::load::EncoderLoad;
+use crate::notice::VideoNotice;
+use crate::size::PictureSize;
 
 /// How long a capture waits for a change before it looks for commands again.
 const COMMAND_INTERVAL: Duration = Duration::from_millis(8);
@@ -46,6 +50,8 @@ pub(crate) enum VideoCommand {
     Acknowledged(FrameId),
     /// New targets.
     Rate { bitrate_bps: u64, fps: u32 },
+    /// The rate suffices for pictures of this size.
+    Scale(Scale),
     /// Leave out this many frames.
     Skip(u32),
     /// Encode nothing until told otherwise.
@@ -74,12 +80,21 @@ pub(crate) struct VideoLinks {
     pub(crate) shutdown: Shutdown,
 }
 
+/// How an encoder is opened.
+type OpenFn = fn(EncoderChoice, &EncoderConfig) -> Result<Box<dyn Encoder>, CodecError>;
+
 /// The thread's state.
 pub(crate) struct VideoThread {
     config: VideoConfig,
     links: VideoLinks,
     source: Box<dyn CaptureSource>,
+    open: OpenFn,
     encoder: Option<OpenEncoder>,
+    /// What the network bears.
+    rate: (u64, u32),
+    scale: Scale,
+    /// What the encoder bears.
+    load: EncoderLoad,
     wishes: Wishes,
     next_frame: FrameId,
     watched: bool,
@@ -91,7 +106,7 @@ pub(crate) struct VideoThread {
 
 struct OpenEncoder {
     encoder: Box<dyn Encoder>,
-    geometry: Geometry,
+    size: PictureSize,
 }
 
 /// What the next frame has to be.
@@ -119,10 +134,14 @@ impl VideoThread {
     /// A thread state that captures from `source`.
     pub(crate) fn new(config: VideoConfig, links: VideoLinks, source: Box<dyn CaptureSource>) -> Self {
         Self {
+            rate: (config.bitrate_bps, config.fps),
             config,
             links,
             source,
+            open: open_encoder,
             encoder: None,
+            scale: Scale::Full,
+            load: EncoderLoad::default(),
             wishes: Wishes::default(),
             next_frame: FrameId(0),
             watched: false,
@@ -160,6 +179,7 @@ impl VideoThread {
                     self.watched = true;
                     self.wishes = Wishes { keyframe: true, ..Wishes::default() };
                     self.shape_serial = None;
+                    self.scale = Scale::Full;
                     self.source.refresh();
                 }
                 VideoCommand::Stop => {
@@ -180,7 +200,15 @@ impl VideoThread {
                         open.encoder.on_acknowledged(frame.0);
                     }
                 }
-                VideoCommand::Rate { bitrate_bps, fps } => self.set_rate(bitrate_bps, fps),
+                VideoCommand::Rate { bitrate_bps, fps } => {
+                    self.rate = (bitrate_bps, fps);
+                    self.apply_rate();
+                }
+                // The next picture is of the new size; an encoder has only one.
+                VideoCommand::Scale(scale) => {
+                    self.scale = scale;
+                    self.source.refresh();
+                }
                 VideoCommand::Skip(frames) => self.wishes.skip = frames,
                 VideoCommand::Hold(held) => self.wishes.held = held,
                 VideoCommand::SelectMonitor(id) => {
@@ -194,8 +222,9 @@ impl VideoThread {
         }
     }
 
-    fn set_rate(&mut self, bitrate_bps: u64, fps: u32) {
-        self.config.bitrate_bps = bitrate_bps;
+    /// Sets source and encoder to what both sides bear.
+    fn apply_rate(&mut self) {
+        let (bitrate_bps, fps) = (self.rate.0, self.load.fps(self.rate.1));
         self.source.set_max_fps(fps as f32);
         if let Some(open) = &mut self.encoder {
             let set =
@@ -207,6 +236,10 @@ impl VideoThread {
     }
 
     fn capture_and_encode(&mut self) -> Result<(), VideoFault> {
+        // Pictures have another size, and the pointer over them too though it may not move.
+        if let (Some(open), None, Some(cursor)) = (&self.encoder, self.shape_serial, self.source.cursor()) {
+            announce_cursor(&cursor, Clock.now(), &open.size, &mut self.shape_serial, &mut self.links);
+        }
         let deadline = Instant::now() + COMMAND_INTERVAL;
         let Some(frame) = self.source.capture(Some(deadline)).map_err(VideoFault::Capture)? else {
             if self.refinements_left > 0 {
@@ -216,25 +249,46 @@ impl VideoThread {
             return Ok(());
         };
         announce_area(&frame, &mut self.area, &mut self.links);
-        announce_cursor(&frame, &mut self.shape_serial, &mut self.links);
+        let scale = self.scale.min(self.load.scale());
+        let is_open = self.encoder.as_ref().is_some_and(|open| open.size.is_for(frame.geometry, scale));
+        if !is_open {
+            let (bitrate_bps, fps) = (self.rate.0, self.load.fps(self.rate.1));
+            let size = PictureSize::new(frame.geometry, scale);
+            let config = encoder_config(&self.config, size.coded(), bitrate_bps, fps);
+            let encoder = (self.open)(self.config.encoder, &config)?;
+            self.encoder = Some(OpenEncoder { encoder, size });
+            // It is drawn over pictures of this size from now on.
+            self.shape_serial = None;
+            self.wishes.keyframe = true;
+        }
+        let Some(open) = &mut self.encoder else { return Ok(()) };
+        if let Some(cursor) = &frame.cursor {
+            let at_ns = frame.captured_at_ns;
+            announce_cursor(cursor, at_ns, &open.size, &mut self.shape_serial, &mut self.links);
+        }
         if self.wishes.skip > 0 {
             self.wishes.skip -= 1;
             return Ok(());
         }
-        if frame.damage.is_empty() && !self.wishes.any() && self.encoder.is_some() {
+        if frame.damage.is_empty() && !self.wishes.any() {
             return Ok(());
         }
         let refining = is_refinement(&frame, self.refinements_left);
         if !refining {
             self.refinements_left = REFINEMENTS;
         }
-        let open = match &mut self.encoder {
-            Some(open) if open.geometry == frame.geometry => open,
-            slot => slot.insert(open_encoder_for(&self.config, frame.geometry)?),
-        };
         let id = self.next_frame;
         self.next_frame = id.next();
-        encode(open, &frame, id, &mut self.wishes, &mut self.links)
+        let begun = Clock.now();
+        encode(open, &frame, id, &mut self.wishes, &mut self.links)?;
+        let ended = Clock.now();
+        let now = Timestamp::from_micros(ended / 1000);
+        if self.load.on_encoded(now, (ended - begun) / 1000, self.rate.1) {
+            let (fps, scale) = (self.load.fps(self.rate.1), self.load.scale());
+            tracing::info!(wanted = self.rate.1, fps, ?scale, "what the encoder can keep up with changed");
+            self.apply_rate();
+        }
+        Ok(())
     }
 
     /// Opens again what can be opened again.
@@ -288,17 +342,16 @@ fn is_refinement(frame: &CapturedFrame<'_>, refinements_left: u32) -> bool {
     refinements_left < REFINEMENTS && frame.damage == [frame.geometry.as_rect()]
 }
 
-fn open_encoder_for(config: &VideoConfig, geometry: Geometry) -> Result<OpenEncoder, VideoFault> {
+fn encoder_config(config: &VideoConfig, size: Geometry, bitrate_bps: u64, fps: u32) -> EncoderConfig {
     let slices = match config.slices {
-        0 => config.encoder.suitable_slices(geometry.height),
-        asked_for => asked_for.min(geometry.height.div_ceil(16)).max(1),
+        0 => config.encoder.suitable_slices(size.height),
+        asked_for => asked_for.min(size.height.div_ceil(16)).max(1),
     };
-    let encoder_config = EncoderConfig {
+    EncoderConfig {
         slices,
         threads: config.encoder_threads,
-        ..EncoderConfig::new(geometry.width, geometry.height, config.fps, config.bitrate_bps)
-    };
-    Ok(OpenEncoder { encoder: open_encoder(config.encoder, &encoder_config)?, geometry })
+        ..EncoderConfig::new(size.width, size.height, fps, bitrate_bps)
+    }
 }
 
 fn encode(
@@ -319,6 +372,7 @@ fn encode(
     };
     let clock = Clock;
     let (started, captured) = (frame.started_at_ns, frame.captured_at_ns);
+    let Geometry { width, height } = open.size.coded();
     let mut lost = false;
     let VideoLinks { slices, network, .. } = links;
     let mut sink = |slice: EncodedSlice<'_>| {
@@ -333,10 +387,11 @@ fn encode(
             capture_us: micros(captured.saturating_sub(started)),
             encode_us: micros(encoded.saturating_sub(captured)),
         };
-        let times = SliceTimes { capture_started: started, captured, encoded };
+        let times = SliceTimes { capture_started: started, captured, encoded, width, height };
         lost |= slices.send(meta, times, slice.data).is_err();
         network.wake();
     };
+    let (data, stride) = open.size.apply(data, stride)?;
     let report = open.encoder.encode(FrameInput::Bgrx { data, stride }, &request, &mut sink)?;
     if lost {
         // The client will never have this frame whole, so nothing may be predicted from it.
@@ -359,22 +414,28 @@ fn announce_area(frame: &CapturedFrame<'_>, announced: &mut Option<Rect>, links:
     }
 }
 
-fn announce_cursor(frame: &CapturedFrame<'_>, shape_serial: &mut Option<u32>, links: &mut VideoLinks) {
-    let Some(cursor) = &frame.cursor else { return };
+fn announce_cursor(
+    cursor: &CursorUpdate<'_>,
+    at_ns: u64,
+    size: &PictureSize,
+    shape_serial: &mut Option<u32>,
+    links: &mut VideoLinks,
+) {
     if *shape_serial != Some(cursor.shape.serial) {
         // Rare (the pointer changed its picture), so the allocation is no matter.
-        let shape = Box::new(CursorShapeNotice::from(&cursor.shape));
+        let shape = Box::new(size.shape(&cursor.shape));
         if links.notices.push(VideoNotice::CursorShape(shape)).is_ok() {
             *shape_serial = Some(cursor.shape.serial);
         }
     }
+    let (x, y) = size.place(cursor.x, cursor.y);
     // A lost position is made good by the next one.
     let _ = links.notices.push(VideoNotice::CursorPosition {
-        at_ns: frame.captured_at_ns,
-        x: cursor.x,
-        y: cursor.y,
+        at_ns,
+        x,
+        y,
         visible: cursor.visible,
-        shape_serial: cursor.shape.serial,
+        shape_serial: size.serial(cursor.shape.serial),
     });
     links.network.wake();
 }
@@ -384,11 +445,14 @@ fn micros(ns: u64) -> u32 {
 }
 
 #[cfg(test)]
+mod overload;
+
+#[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use wavry_codec::{CodecError, EncodeReport, EncoderCapabilities, SliceSink};
-    use wavry_platform::{CaptureError, CursorUpdate, Monitor};
+    use wavry_codec::{EncodeReport, EncoderCapabilities, SliceSink};
+    use wavry_platform::{CaptureError, Monitor};
     use wavry_runtime::spsc;
 
     use super::*;
@@ -492,7 +556,8 @@ mod tests {
         let mut thread = VideoThread::new(config, links, Box::new(source));
         let acknowledged = Arc::default();
         let encoder = Box::new(Recorder(Arc::clone(&acknowledged)));
-        thread.encoder = Some(OpenEncoder { encoder, geometry: Geometry::new(16, 16) });
+        let size = PictureSize::new(Geometry::new(16, 16), Scale::Full);
+        thread.encoder = Some(OpenEncoder { encoder, size });
         World { thread, commands, notices, acknowledged }
     }
 

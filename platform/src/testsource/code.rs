@@ -1,8 +1,8 @@
 //! The machine-readable strip: frame number and time as black and white cells, painted and read back.
 //!
 //! Four rows of forty cells. A cell is a fortieth of the width and a ninetieth of the height, eight pixels at least, so
-//! that it covers whole transform blocks of a video codec; the layout is in fractions of the picture, so a scaled
-//! picture can be read as well. Each row starts and ends with four sync cells, its own pattern at the left and the
+//! that it covers whole transform blocks of a video codec; a picture that was scaled to three quarters or half can be read
+//! as well. Each row starts and ends with four sync cells, its own pattern at the left and the
 //! inverse at the right; between them are 32 bits, most significant first:
 //!
 //! ```text
@@ -97,19 +97,37 @@ pub fn paint_code(picture: &mut BgrxMut<'_>, position: Position, code: &Code) {
     }
 }
 
-/// Reads the code at `position`; `None` if there is none, or none that can be trusted.
+/// Reads the code at `position`; `None` if there is none, or none that can be trusted. The picture may have been scaled to
+/// three quarters or half of what was painted.
 pub fn read_code(picture: &PictureRef<'_>, position: Position) -> Option<Code> {
     let geometry = picture.checked_geometry()?;
-    let top = strip_top(geometry, position)?;
-    let cell_height = cell_height(geometry);
+    [4, 3, 2].into_iter().find_map(|quarters| read_scaled(picture, geometry, position, quarters))
+}
+
+/// Reads the code of a picture that has so many quarters of the size that it was painted in.
+fn read_scaled(
+    picture: &PictureRef<'_>,
+    geometry: Geometry,
+    position: Position,
+    quarters: u32,
+) -> Option<Code> {
+    let whole = |size: u32| size.saturating_mul(4) / quarters;
+    let painted = Geometry::new(whole(geometry.width), whole(geometry.height));
+    strip_top(painted, position)?;
+    // In quarters of a pixel.
+    let cell_height = cell_height(painted) * quarters;
+    let top = match position {
+        Position::Top => 0,
+        Position::Bottom => geometry.height.saturating_mul(4).checked_sub(ROWS * cell_height)?,
+    };
     let mut words = [0u32; ROWS as usize];
-    for (row, word) in words.iter_mut().enumerate() {
-        let y = top + row as u32 * cell_height;
+    for (row, word) in (0..).zip(&mut words) {
+        let [y, end] = [row, row + 1].map(|row| (top + row * cell_height) / 4);
         let mut levels = [0i32; COLUMNS as usize];
         for (column, level) in (0..).zip(&mut levels) {
-            *level = picture.cell_level(edge(geometry, column), edge(geometry, column + 1), y, cell_height);
+            *level = picture.cell_level(edge(geometry, column), edge(geometry, column + 1), y, end - y);
         }
-        *word = read_row(row, &levels)?;
+        *word = read_row(row as usize, &levels)?;
     }
     let code = Code { frame: words[0], timestamp_us: u64::from(words[1]) << 32 | u64::from(words[2]) };
     (crc32(&code) == words[3]).then_some(code)
@@ -146,7 +164,7 @@ impl PictureRef<'_> {
             }
             count += (to - from) as u32;
         }
-        // A cell has eight by eight pixels at least, so its inner half has some.
+        // A cell has four by four pixels at least, so its inner half has some.
         (sum / count.max(1)) as i32
     }
 }
@@ -318,12 +336,21 @@ mod tests {
 
     #[test]
     fn a_scaled_picture_can_be_read() {
-        let from = painted(Geometry::new(1920, 1080), &CODE);
-        for (width, height) in [(1280, 720), (1600, 900), (2560, 1440)] {
+        for (from, width, height) in [
+            ((1920, 1080), 1280, 720),
+            ((1920, 1080), 1600, 900),
+            ((1920, 1080), 2560, 1440),
+            ((1920, 1080), 1440, 810),
+            ((1920, 1080), 960, 540),
+            ((640, 384), 480, 288),
+            ((640, 384), 320, 192),
+            ((320, 192), 240, 144),
+        ] {
+            let painted = painted(Geometry::new(from.0, from.1), &CODE);
             let mut to = Picture::new(Geometry::new(width, height));
             for y in 0..height {
                 for x in 0..width {
-                    let pixel = from.pixel(x * 1920 / width, y * 1080 / height);
+                    let pixel = painted.pixel(x * from.0 / width, y * from.1 / height);
                     to.as_bgrx_mut().row_mut(y)[x as usize * 4..][..4].copy_from_slice(&pixel);
                 }
             }

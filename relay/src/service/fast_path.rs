@@ -1,10 +1,12 @@
 //! The fast path beside the forwarding threads: opening it, telling its maps what the session logic wants, and finding ways.
 //!
 //! Owns the attached program for as long as the relay runs, and a thread that asks the kernel for routes and neighbours.
-//! Never decides over a datagram. Invariant: whatever fails here, at start or later, leaves the session that it is about
+//! Where no program runs in the driver, the same maps serve one at the sockets, which keeps floods out of their queues (the
+//! guard). Never decides over a datagram. Invariant: whatever fails here, at start or later, leaves the session that it is about
 //! to the slow path, and is counted and said; nothing here ends the program or keeps a forwarding thread waiting.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, Thread};
@@ -15,9 +17,11 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::spsc::{self, Consumer, Producer};
 use wavry_xdp::attach::{Attachment, Mode, ModeChoice};
 use wavry_xdp::interface::Interface;
-use wavry_xdp::relay::{CounterMap, Paths, RelayConfig, RelayProgram, SessionMap, interface_of};
+use wavry_xdp::program::LoadError;
+use wavry_xdp::relay::{Budgets, CounterMap, Paths, RelayConfig, RelayProgram, SessionMap, interface_of};
 
 use super::metrics::Metrics;
+use crate::challenge::ChallengeKeys;
 use crate::config::{Config, FastPathChoice, XdpMode};
 use crate::core::{FastCommand, Now, Relay};
 
@@ -26,16 +30,34 @@ const QUESTIONS: usize = 1024;
 /// How often routes and neighbours are looked after.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// An attached program. Dropping it detaches.
+/// A loaded program. Dropping it detaches.
 pub(super) struct Opened {
     program: RelayProgram,
     interfaces: Vec<Interface>,
-    _attachments: Vec<Attachment>,
+    /// None: it only guards.
+    attachments: Vec<Attachment>,
+    mode: Option<Mode>,
 }
 
 impl Opened {
-    pub(super) fn counters(&self) -> CounterMap {
-        self.program.counters()
+    /// What the program at the interfaces counts, if there is one.
+    pub(super) fn counters(&self) -> Option<CounterMap> {
+        self.mode.map(|_| self.program.counters())
+    }
+
+    /// What the guard counts, if there is one.
+    pub(super) fn guard_counters(&self) -> Option<CounterMap> {
+        self.guards().then(|| self.program.counters())
+    }
+
+    /// The guard for one socket.
+    pub(super) fn guard(&self) -> std::io::Result<Option<OwnedFd>> {
+        self.guards().then(|| self.program.guard().as_fd().try_clone_to_owned()).transpose()
+    }
+
+    /// In the driver nothing is left for a guard to do.
+    fn guards(&self) -> bool {
+        self.mode != Some(Mode::Native)
     }
 }
 
@@ -53,33 +75,73 @@ pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens what the configuration asks for, and says what that came to. `None`: userspace does all of it.
+/// Opens what the configuration asks for, and says what that came to. `None`: userspace does all of it, and nothing
+/// guards its sockets.
 ///
 /// # Errors
 ///
 /// If it must be XDP and cannot.
-pub(super) fn open(config: &Config, local: SocketAddr) -> anyhow::Result<Option<Opened>> {
+pub(super) fn open(
+    config: &Config,
+    local: SocketAddr,
+    challenges: &ChallengeKeys,
+) -> anyhow::Result<Option<Opened>> {
     let why = match config.fast_path {
         FastPathChoice::Off => "it is off",
         FastPathChoice::Auto if config.interfaces.is_empty() => {
             "no interface is named (`interfaces` in the configuration)"
         }
-        _ => match load(config, local) {
+        _ => match load(config, local, challenges) {
             Ok(opened) => return Ok(Some(opened)),
             Err(error) if config.fast_path == FastPathChoice::Xdp => {
                 return Err(error.context("the fast path must be XDP and cannot"));
             }
             Err(error) => {
                 tracing::warn!("no fast path: {error:#}; userspace forwards everything");
-                return Ok(None);
+                return Ok(open_guard(config, local, challenges));
             }
         },
     };
     tracing::info!("no fast path: {why}; userspace forwards everything");
-    Ok(None)
+    Ok(open_guard(config, local, challenges))
 }
 
-fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
+/// The program for the sockets only.
+fn open_guard(config: &Config, local: SocketAddr, challenges: &ChallengeKeys) -> Option<Opened> {
+    if !config.guard {
+        return None;
+    }
+    match load_program(config, local, challenges) {
+        Ok(program) => Some(Opened { program, interfaces: Vec::new(), attachments: Vec::new(), mode: None }),
+        Err(error) => {
+            tracing::info!("a flood reaches the relay's thread: {error}");
+            None
+        }
+    }
+}
+
+fn load_program(
+    config: &Config,
+    local: SocketAddr,
+    challenges: &ChallengeKeys,
+) -> Result<RelayProgram, LoadError> {
+    let sessions = config.fast_path_sessions.unwrap_or(config.sessions);
+    RelayProgram::load(&RelayConfig {
+        port: local.port(),
+        sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
+        slots: u32::try_from(config.sessions).unwrap_or(u32::MAX),
+        challenge_keys: challenges.0,
+        budgets: Budgets {
+            // Half: that many answers would leave a thread little else to do.
+            strangers: (config.answers_per_second / 2).max(1),
+            answered: config.fast_path_answers_per_second,
+            proved: config.verifications_per_second,
+            known: config.verifications_per_second,
+        },
+    })
+}
+
+fn load(config: &Config, local: SocketAddr, challenges: &ChallengeKeys) -> anyhow::Result<Opened> {
     let interfaces = if config.interfaces.is_empty() {
         let found = interface_of(local.ip().to_canonical()).map_err(anyhow::Error::msg);
         vec![found.context("no interface is named, and none was found")?]
@@ -90,13 +152,7 @@ fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
     if local.ip().is_loopback() {
         bail!("{} is an address of the loopback device, which has nothing to gain", local.ip());
     }
-    let sessions = config.fast_path_sessions.unwrap_or(config.sessions);
-    let program = RelayProgram::load(&RelayConfig {
-        port: local.port(),
-        sessions: u32::try_from(sessions).unwrap_or(u32::MAX),
-        slots: u32::try_from(config.sessions).unwrap_or(u32::MAX),
-        absent_per_second: config.answers_per_second,
-    })?;
+    let program = load_program(config, local, challenges)?;
     let (mode, attachments) = program.attach(
         &interfaces,
         match config.xdp_mode {
@@ -118,11 +174,11 @@ fn load(config: &Config, local: SocketAddr) -> anyhow::Result<Opened> {
             driver = interface.driver(),
             mode = %mode,
             fallback = fallback.as_deref().filter(|_| mode == Mode::Generic),
-            sessions,
+            sessions = config.fast_path_sessions.unwrap_or(config.sessions),
             "fast path in XDP"
         );
     }
-    Ok(Opened { program, interfaces, _attachments: attachments })
+    Ok(Opened { program, interfaces, attachments, mode: Some(mode) })
 }
 
 /// Where the peers of a slot are.
@@ -147,14 +203,20 @@ struct Shared {
     unknown: AtomicUsize,
 }
 
+/// The thread that finds ways, seen from a forwarding thread.
+struct Ways {
+    questions: Producer<Question>,
+    answers: Consumer<Answer>,
+    thread: Thread,
+}
+
 /// The side of one forwarding thread.
 pub(super) struct FastPath {
     map: SessionMap,
     /// Where its slots begin.
     base: u32,
-    questions: Producer<Question>,
-    answers: Consumer<Answer>,
-    paths: Thread,
+    /// None: sessions only have to be known.
+    ways: Option<Ways>,
     shared: Arc<Shared>,
     seen_changes: u64,
     unknown: usize,
@@ -170,7 +232,7 @@ impl FastPath {
             self.seen_changes = changes;
             relay.handle_routes_changed();
         }
-        while let Some(answer) = self.answers.pop() {
+        while let Some(answer) = self.ways.as_mut().and_then(|ways| ways.answers.pop()) {
             relay.handle_ways(now, answer.slot, answer.to, answer.ways);
         }
         let mut asked = false;
@@ -178,8 +240,8 @@ impl FastPath {
             asked |= matches!(command, FastCommand::Find { .. });
             self.execute(relay, now, command);
         }
-        if asked {
-            self.paths.unpark();
+        if let (true, Some(ways)) = (asked, &self.ways) {
+            ways.thread.unpark();
         }
         let sessions = relay.handed_over();
         if sessions != self.sessions {
@@ -234,7 +296,8 @@ impl FastPath {
             }
             FastCommand::Forget { id } => self.map.remove(&id.0).err(),
             FastCommand::Find { slot, to } => {
-                if self.questions.push(Question { slot, to }).is_err() {
+                let ways = self.ways.as_mut();
+                if ways.is_none_or(|ways| ways.questions.push(Question { slot, to }).is_err()) {
                     relay.handle_unasked(slot);
                 }
                 None
@@ -284,7 +347,8 @@ impl FastPath {
     }
 }
 
-/// Starts the thread that finds ways; the sides of the forwarding threads, of which each has so many slots.
+/// Starts the thread that finds ways, if a program carries sessions; the sides of the forwarding threads, of which each has
+/// so many slots.
 ///
 /// # Errors
 ///
@@ -295,11 +359,30 @@ pub(super) fn start(
     slots: &[usize],
     metrics: &Arc<Metrics>,
     ended: &Arc<AtomicBool>,
-) -> anyhow::Result<(Vec<FastPath>, JoinHandle<()>)> {
+) -> anyhow::Result<(Vec<FastPath>, Option<JoinHandle<()>>)> {
+    let shared = Arc::new(Shared::default());
+    let bases = slots.iter().scan(0, |next, slots| {
+        let base = *next;
+        *next += *slots as u32;
+        Some(base)
+    });
+    let sides = bases.map(|base| FastPath {
+        map: opened.program.sessions(),
+        base,
+        ways: None,
+        shared: Arc::clone(&shared),
+        seen_changes: 0,
+        unknown: 0,
+        sessions: 0,
+        metrics: Arc::clone(metrics),
+    });
+    let mut sides: Vec<FastPath> = sides.collect();
+    if opened.attachments.is_empty() {
+        return Ok((sides, None));
+    }
     let listen = local.ip().to_canonical();
     let mut paths = Paths::open(opened.program.ways(), &opened.interfaces, listen)
         .context("the kernel cannot be asked for routes")?;
-    let shared = Arc::new(Shared::default());
     let (mut asking, mut answering) = (Vec::new(), Vec::new());
     for _ in slots {
         let (questions, question_end) = spsc::ring::<Question>(QUESTIONS);
@@ -326,22 +409,8 @@ pub(super) fn start(
             }
         })?
     };
-    let bases = slots.iter().scan(0, |next, slots| {
-        let base = *next;
-        *next += *slots as u32;
-        Some(base)
-    });
-    let sides = bases.zip(asking).map(|(base, (questions, answers))| FastPath {
-        map: opened.program.sessions(),
-        base,
-        questions,
-        answers,
-        paths: thread.thread().clone(),
-        shared: Arc::clone(&shared),
-        seen_changes: 0,
-        unknown: 0,
-        sessions: 0,
-        metrics: Arc::clone(metrics),
-    });
-    Ok((sides.collect(), thread))
+    for (side, (questions, answers)) in sides.iter_mut().zip(asking) {
+        side.ways = Some(Ways { questions, answers, thread: thread.thread().clone() });
+    }
+    Ok((sides, Some(thread)))
 }

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub(super) fast_path_errors: AtomicU64,
     /// What the fast path counts by itself, if there is one.
     pub(super) fast_path: OnceLock<CounterMap>,
+    /// What the guard of the sockets counts, if there is one.
+    pub(super) guard: OnceLock<CounterMap>,
     dropped: [AtomicU64; DropReason::ALL.len()],
     session_events: [AtomicU64; 7],
 }
@@ -48,6 +50,7 @@ impl Default for Metrics {
             taken_back: AtomicU64::default(),
             fast_path_errors: AtomicU64::default(),
             fast_path: OnceLock::new(),
+            guard: OnceLock::new(),
             dropped: std::array::from_fn(|_| AtomicU64::default()),
             session_events: std::array::from_fn(|_| AtomicU64::default()),
         }
@@ -86,12 +89,15 @@ impl Metrics {
         let read = |of: fn(&Self) -> &AtomicU64| {
             all.iter().map(|metrics| of(metrics).load(Ordering::Relaxed)).sum::<u64>()
         };
+        // To the kernel, what a guard refuses is a drop of the socket like any other.
+        let guard = all.first().and_then(|first| first.guard.get()?.read_guard().ok()).unwrap_or_default();
+        let guarded: u64 = Dropped::ALL.iter().map(|&reason| guard.dropped(reason)).sum();
         for (name, kind, value) in [
             ("forwarded_datagrams_total", "counter", read(|m| &m.forwarded)),
             ("forwarded_bytes_total", "counter", read(|m| &m.forwarded_bytes)),
             ("answers_total", "counter", read(|m| &m.answered)),
             ("verifications_total", "counter", read(|m| &m.verified)),
-            ("receive_overflow_total", "counter", read(|m| &m.receive_overflow)),
+            ("receive_overflow_total", "counter", read(|m| &m.receive_overflow).saturating_sub(guarded)),
             ("sessions", "gauge", read(|m| &m.sessions)),
         ] {
             let _ = writeln!(out, "# TYPE wavry_relay_{name} {kind}\nwavry_relay_{name} {value}");
@@ -115,6 +121,11 @@ impl Metrics {
             let label = reason.label();
             let _ = writeln!(out, "wavry_relay_dropped_datagrams_total{{reason=\"{label}\"}} {count}");
         }
+        out.push_str("# TYPE wavry_relay_guard_dropped_datagrams_total counter\n");
+        for &reason in Dropped::ALL {
+            let (label, count) = (reason.label(), guard.dropped(reason));
+            let _ = writeln!(out, "wavry_relay_guard_dropped_datagrams_total{{reason=\"{label}\"}} {count}");
+        }
         // All threads count the fast path there.
         if let Some(first) = all.first() {
             first.render_fast_path(&mut out);
@@ -130,6 +141,7 @@ impl Metrics {
         for (name, kind, value) in [
             ("forwarded_datagrams_total", "counter", counts.forwarded),
             ("forwarded_bytes_total", "counter", counts.forwarded_bytes),
+            ("answers_total", "counter", counts.answered),
             ("attached", "gauge", u64::from(self.fast_path.get().is_some())),
             ("sessions", "gauge", read(&self.fast_sessions)),
             ("sessions_handed_over_total", "counter", read(&self.handed_over)),

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use rift_relay::wire::{DATAGRAM_MAX, Forward, Header, Kind, Malformed, Role};
+use rift_relay::present::{CHALLENGE_DATAGRAM_LEN, Challenge, Present};
+use rift_relay::wire::{DATAGRAM_MAX, Forward, Header, Kind, Malformed, Role, SessionId};
+use wavry_relay::challenge::ChallengeKeys;
 use wavry_relay::direction::{Direction, JUMP_MAX};
 use wavry_relay::drop_reason::DropReason;
-use wavry_xdp::packet::parse;
+use wavry_xdp::packet::{Datagram, parse};
 use wavry_xdp::relay::{Dropped, Passed, Session, Way};
 
 use super::{Check, Frame};
@@ -26,6 +28,8 @@ pub(crate) enum Decision {
     NotOurs,
     /// Dropped.
     Dropped(Dropped),
+    /// Sent back, with [`Model::answer`].
+    Answered,
 }
 
 pub(crate) struct Known {
@@ -39,6 +43,7 @@ pub(crate) struct Model {
     pub(crate) ways: BTreeMap<u16, Way>,
     pub(crate) locals: Vec<IpAddr>,
     pub(crate) is_generic: bool,
+    pub(crate) challenges: ChallengeKeys,
 }
 
 impl Model {
@@ -72,9 +77,8 @@ impl Model {
                     Malformed::Kind => Dropped::Kind,
                     Malformed::Header => match Kind::from_wire(datagram[2]) {
                         Some(Kind::Forward) => Dropped::Header,
-                        // Userspace counts these.
                         Some(Kind::LeasePresent | Kind::LeaseRenew | Kind::ProbeReq) => {
-                            return Decision::Passed(Passed::Control);
+                            return self.malformed_control(found.to);
                         }
                         _ => Dropped::Kind,
                     },
@@ -84,21 +88,30 @@ impl Model {
         };
         match header.kind {
             Kind::Forward => {}
-            Kind::LeasePresent | Kind::LeaseRenew | Kind::ProbeReq => {
-                return Decision::Passed(Passed::Control);
+            Kind::LeasePresent | Kind::LeaseRenew => {
+                return self.decide_present(frame, &found, &header, now_ns);
             }
+            Kind::ProbeReq if datagram.len() != 36 => return self.malformed_control(found.to),
+            Kind::ProbeReq if !self.locals.contains(&found.to.ip()) => return Decision::NotOurs,
+            Kind::ProbeReq if self.may_answer(frame, &found) => return Decision::Answered,
+            Kind::ProbeReq => return Decision::Passed(Passed::Control),
             _ => return self.junk(found.to, Dropped::Kind),
         }
         let Some(forward) = Forward::decode(&header, datagram) else {
             return self.junk(found.to, Dropped::Header);
         };
-        let Some(known) = self.sessions.get_mut(&forward.session.0) else {
-            return if self.locals.contains(&found.to.ip()) {
-                Decision::Passed(Passed::Absent)
-            } else {
+        if !self.sessions.contains_key(&forward.session.0) {
+            return if !self.locals.contains(&found.to.ip()) {
                 Decision::NotOurs
+            } else if datagram.len() < CHALLENGE_DATAGRAM_LEN {
+                Decision::Dropped(Dropped::UnknownSession)
+            } else if self.may_answer(frame, &found) {
+                Decision::Answered
+            } else {
+                Decision::Passed(Passed::Absent)
             };
-        };
+        }
+        let Some(known) = self.sessions.get_mut(&forward.session.0) else { unreachable!() };
         if known.session.generation == 0 {
             return Decision::Passed(Passed::Slow);
         }
@@ -145,6 +158,95 @@ impl Model {
                 DropReason::SoftLimit => Dropped::SoftLimit,
                 other => panic!("{other:?} is no reason of a direction"),
             }),
+        }
+    }
+
+    fn malformed_control(&self, to: SocketAddr) -> Decision {
+        if self.locals.contains(&to.ip()) { self.junk(to, Dropped::Header) } else { Decision::NotOurs }
+    }
+
+    /// Decides over a LEASE_PRESENT or LEASE_RENEW.
+    fn decide_present(&self, frame: &[u8], found: &Datagram, header: &Header, now_ns: u64) -> Decision {
+        if !self.locals.contains(&found.to.ip()) {
+            return Decision::NotOurs;
+        }
+        let Some(present) = Present::decode(header, &frame[found.payload.clone()]) else {
+            return self.junk(found.to, Dropped::Header);
+        };
+        if let Some(proof) = present.proof {
+            let given = self.challenges.time_of(
+                now_ns / 1_000_000,
+                found.from,
+                present.session,
+                present.role,
+                proof.challenge,
+            );
+            return match given {
+                Some(_) => Decision::Passed(Passed::Control),
+                None => Decision::Dropped(Dropped::Challenge),
+            };
+        }
+        let is_certain =
+            self.sessions.get(&present.session.0).is_none_or(|known| known.session.generation != 0);
+        if is_certain && self.may_answer(frame, found) {
+            Decision::Answered
+        } else {
+            Decision::Passed(Passed::Control)
+        }
+    }
+
+    /// Whether the program answers by itself, if it has the budget.
+    fn may_answer(&self, frame: &[u8], found: &Datagram) -> bool {
+        let udp_at = found.payload.start - 8;
+        let packet = frame.len() - found.ip_at;
+        let is_plain = found.payload.end == frame.len()
+            && ip_len(frame, found.ip_at, found.to.is_ipv4()) == packet
+            && (found.to.is_ipv4() || frame[udp_at + 6..udp_at + 8] != [0, 0]);
+        let can_be_a_source = match found.from.ip() {
+            IpAddr::V4(ip) => !matches!(ip.octets()[0], 0 | 127 | 224..),
+            IpAddr::V6(ip) => ip.octets()[..4] != [0; 4] && !ip.is_multicast(),
+        };
+        !self.is_generic
+            && is_plain
+            && can_be_a_source
+            && found.from.port() != 0
+            && frame[6] & 1 == 0
+            && !self.locals.contains(&found.from.ip())
+    }
+
+    /// The frame of the answer to `frame`, given the time of the challenge in it.
+    pub(crate) fn answer(&self, frame: &Frame, time_ms: u64) -> Frame {
+        let header = Header::decode(&frame.payload).unwrap();
+        let payload = if header.kind == Kind::ProbeReq {
+            let mut payload = frame.payload.clone();
+            payload[2] = Kind::ProbeRsp as u8;
+            payload
+        } else {
+            let (role, nonce) = match Present::decode(&header, &frame.payload) {
+                Some(present) => (present.role, present.nonce),
+                None => (Forward::decode(&header, &frame.payload).unwrap().role, 0),
+            };
+            let SessionId(id) = header.session;
+            let challenge = self.challenges.give(frame.from, header.session, role, time_ms);
+            let unknown = !self.sessions.contains_key(&id);
+            Challenge { session: header.session, unknown, nonce, challenge }.encode().to_vec()
+        };
+        Frame {
+            to_mac: frame.from_mac,
+            from_mac: frame.to_mac,
+            from: frame.to,
+            to: frame.from,
+            tos: 0xa0,
+            flow_label: 0,
+            id: 0,
+            flags: 0x4000,
+            hops: 64,
+            check: Check::Whole,
+            ip_error: 0,
+            payload,
+            slack: 0,
+            padding: 0,
+            ..*frame
         }
     }
 

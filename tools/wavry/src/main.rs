@@ -20,6 +20,7 @@ mod output;
 mod demo;
 mod latency;
 mod lease;
+mod netem;
 mod netsim;
 
 /// Tools for Wavry hosts and clients.
@@ -66,6 +67,8 @@ enum Command {
     Lease(lease::Command),
     /// Run the protocol in a simulated network.
     Netsim(netsim::Arguments),
+    /// Put a simulated network between a real client and a real host.
+    Netem(netem::Arguments),
     /// Stream a real display from a host to a client on this machine and measure it.
     Demo(demo::Arguments),
     /// Join the traces of a host and a client to a latency table and a plot.
@@ -128,6 +131,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Doctor => doctor(),
         Command::Lease(command) => lease::run(command),
         Command::Netsim(arguments) => netsim::run(&arguments),
+        Command::Netem(arguments) => netem::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Latency(arguments) => latency::run(&arguments),
     }

@@ -15,10 +15,10 @@ use rift_sim::scenario::Controller;
 use rift_sim::scenario::suite::SUITE;
 use rift_sim::{PRESETS, Preset, Scenario, run as simulate};
 
-/// Arguments of `wavry netsim`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// A scenario that comes with Wavry; without any argument they are listed.
+/// A scenario, by name, file or text.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Choice {
+    /// A scenario that comes with Wavry; `wavry netsim` without any argument lists them.
     #[arg(conflicts_with_all = ["file", "text"])]
     preset: Option<String>,
     /// A file with a scenario.
@@ -27,6 +27,13 @@ pub(crate) struct Arguments {
     /// A scenario, its statements separated by semicolons.
     #[arg(long, value_name = "SCENARIO")]
     text: Option<String>,
+}
+
+/// Arguments of `wavry netsim`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    choice: Choice,
     /// Decides everything that is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -54,9 +61,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let seeds = arguments.seed..arguments.seed.saturating_add(arguments.seeds.max(1));
     if let Some(directory) = &arguments.table {
         let controllers = arguments.controller.map_or(TABLE.to_vec(), |one| vec![one]);
-        return table::run(directory, seeds, &controllers, arguments.preset.as_deref());
+        return table::run(directory, seeds, &controllers, arguments.choice.preset.as_deref());
     }
-    let Some(mut scenario) = scenario(arguments)? else {
+    let Some(mut scenario) = arguments.choice.parse()? else {
         list();
         return Ok(());
     };
@@ -87,19 +94,34 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn scenario(arguments: &Arguments) -> anyhow::Result<Option<Scenario>> {
-    if let Some(name) = &arguments.preset {
-        let preset = Preset::find(name)
-            .with_context(|| format!("there is no scenario called `{name}`; `wavry netsim` lists them"))?;
-        return Ok(Some(preset.scenario()));
+impl Choice {
+    /// The scenario with its traces, if one was chosen.
+    ///
+    /// # Errors
+    /// When it is not there or not one.
+    pub(crate) fn load(&self) -> anyhow::Result<Option<Scenario>> {
+        let mut scenario = self.parse()?;
+        if let Some(scenario) = &mut scenario {
+            traces::load(scenario)?;
+        }
+        Ok(scenario)
     }
-    let text = match (&arguments.file, &arguments.text) {
-        (Some(path), _) => std::fs::read_to_string(path)
-            .with_context(|| format!("the scenario {} was not read", path.display()))?,
-        (None, Some(text)) => text.clone(),
-        (None, None) => return Ok(None),
-    };
-    text.parse().map(Some).context("this is not a scenario")
+
+    fn parse(&self) -> anyhow::Result<Option<Scenario>> {
+        if let Some(name) = &self.preset {
+            let preset = Preset::find(name).with_context(|| {
+                format!("there is no scenario called `{name}`; `wavry netsim` lists them")
+            })?;
+            return Ok(Some(preset.scenario()));
+        }
+        let text = match (&self.file, &self.text) {
+            (Some(path), _) => std::fs::read_to_string(path)
+                .with_context(|| format!("the scenario {} was not read", path.display()))?,
+            (None, Some(text)) => text.clone(),
+            (None, None) => return Ok(None),
+        };
+        text.parse().map(Some).context("this is not a scenario")
+    }
 }
 
 /// Controllers of the table.
@@ -131,9 +153,7 @@ mod tests {
 
     fn arguments(text: &str) -> Arguments {
         Arguments {
-            preset: None,
-            file: None,
-            text: Some(text.into()),
+            choice: Choice { text: Some(text.into()), ..Choice::default() },
             seed: 1,
             seeds: 2,
             show: false,
@@ -164,7 +184,11 @@ mod tests {
     fn what_cannot_be_run_is_told() {
         let error = run(&arguments("speed 5")).unwrap_err();
         assert!(format!("{error:#}").contains("speed"), "{error:#}");
-        let error = run(&Arguments { preset: Some("moon".into()), ..arguments("") }).unwrap_err();
+        let error = run(&Arguments {
+            choice: Choice { preset: Some("moon".into()), ..Choice::default() },
+            ..arguments("")
+        })
+        .unwrap_err();
         assert!(error.to_string().contains("moon"), "{error}");
     }
 }

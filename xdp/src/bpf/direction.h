@@ -17,6 +17,7 @@
 #define WINDOW 192
 #define WORDS 4
 #define NANO 1000000000ULL
+#define NANO_PER_MILLI 1000000ULL
 #define REFILL_MAX_NS 2000000000ULL
 
 /* Tries to lock a state. What holds it is another processor for a few dozen nanoseconds, or for long if that one

@@ -3,7 +3,8 @@
  * A source and a sink of datagrams, for benchmarks and tests of relays. The source is run by BPF_PROG_TEST_RUN on live
  * frames: each run makes one frame and redirects it to a device, or finds nothing to do and drops it. The sink is
  * attached where frames come out; it counts them and how long they took. Both share their maps, so that the source
- * can keep a fixed number of frames under way.
+ * can keep a fixed number of frames under way. The hole belongs where the sender's own frames come in: answers to
+ * spoofed sources end there, as they would far away from the sender.
  *
  * Never part of a product. Invariants: source and sink run on one core, so plain additions count right; a run makes at
  * most one frame.
@@ -44,6 +45,8 @@ struct {
 /* A frame of the streams that are measured. */
 static __always_inline int make_frame(struct xdp_md *ctx, struct load_settings *set, struct load_results *res, __u64 now)
 {
+    if (bpf_xdp_adjust_tail(ctx, -LOAD_SLACK))
+        return XDP_ABORTED;
     __u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;
     __u32 number = set->next_flow;
 
@@ -77,6 +80,8 @@ static __always_inline int make_frame(struct xdp_md *ctx, struct load_settings *
 /* A frame of the flood: from any source, without a UDP checksum, with random bytes where the flood has some. */
 static __always_inline int make_flood(struct xdp_md *ctx, struct load_settings *set, struct load_results *res)
 {
+    if (bpf_xdp_adjust_tail(ctx, -LOAD_SLACK))
+        return XDP_ABORTED;
     __u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;
     __u32 number = LOAD_FLOWS_MAX - 1;
     struct load_flow *flow = bpf_map_lookup_elem(&flows, &number);
@@ -145,6 +150,21 @@ int source(struct xdp_md *ctx)
         return make_flood(ctx, set, res);
     }
     return XDP_DROP;
+}
+
+SEC("xdp")
+int hole(struct xdp_md *ctx)
+{
+    __u8 *data = (__u8 *)(long)ctx->data, *end = (__u8 *)(long)ctx->data_end;
+    __u32 number = LOAD_FLOWS_MAX - 1;
+    struct load_flow *flow = bpf_map_lookup_elem(&flows, &number);
+
+    if (!flow || data + UDP_AT > end || ((struct ethhdr *)data)->h_proto != bpf_htons(ETH_P_IP))
+        return XDP_PASS;
+    struct iphdr *ip = (struct iphdr *)(data + sizeof(struct ethhdr));
+    struct iphdr *spoofed = (struct iphdr *)(flow->head + sizeof(struct ethhdr));
+    /* The flood's sources are counted up from one that has zeroes there. */
+    return *(__u8 *)&ip->daddr == *(__u8 *)&spoofed->saddr ? XDP_DROP : XDP_PASS;
 }
 
 SEC("xdp")

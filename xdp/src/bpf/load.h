@@ -10,6 +10,9 @@
 /* Bytes at the beginning of a frame that are written anew each time: whoever had the page before may have changed
  * them. Headers, header of the relay protocol, time stamp and tag. */
 #define LOAD_HEAD_LEN 96
+/* Bytes that every frame is made shorter by. The kernel uses frames again without looking whether somebody made them shorter
+ * in between; whose bounds the source itself changed, it sets up anew. */
+#define LOAD_SLACK 4
 /* Flows there can be. The last one is the flood's. */
 #define LOAD_FLOWS_MAX 131072
 /* Behind the time stamp of every measured datagram. */

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
  * Forwards the datagrams of a relay's sessions (RELAY-1, 6): finds the session, authenticates, decides, changes the
- * headers and sends on, without the kernel's stack.
+ * headers and sends on, without the kernel's stack. In native mode it also gives challenges and answers probes, neither of
+ * which takes any state: what anybody can send, from any address and in any number, ends here (RELAY-1, 10).
  *
- * Owns the states of directions while a session has a generation. What is not a plain FORWARD of such a session goes
+ * Owns the states of directions while a session has a generation. What else is not a plain FORWARD of such a session goes
  * up to userspace, unchanged; dropped is only what userspace would drop as well: what no session can have sent, what
- * is for a session that is not there beyond a budget, and what a session's own checks refuse.
+ * is beyond a budget, and what a session's own checks refuse.
  *
  * Invariant: a datagram that goes up has changed nothing.
  *
  * Loading it needs CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN: without it the verifier allows no number that comes
  * from the packet as an index, and has every access masked against speculation.
  */
+#include "answer.h"
+#include "budget.h"
 #include "checksum.h"
 #include "direction.h"
 #include "parse.h"
@@ -23,12 +26,20 @@
 #define VERSION 0x01
 #define LEASE_PRESENT 0x01
 #define LEASE_RENEW 0x04
+#define LEASE_CHALLENGE 0x05
 #define FORWARD 0x10
 #define PROBE_REQ 0x20
+#define PROBE_RSP 0x21
 #define FLAG_ROLE 0x01
+#define FLAG_UNKNOWN 0x02
 #define HEADER_LEN 20
 #define PAYLOAD_MAX 1400
 #define DATAGRAM_MAX 1500
+#define TOKEN_MIN 64
+#define TOKEN_MAX 1024
+#define PROOF_LEN 120
+#define PROBE_LEN 36
+#define CHALLENGE_DATAGRAM_LEN 52
 
 /* Hops that a datagram may take. What leaves is a new datagram, as it is when userspace sends it. */
 #define HOPS 64
@@ -37,7 +48,12 @@
 
 /* Set before loading. */
 const volatile __u16 port = 0;
-const volatile __u32 absent_per_second = 0; /* and processor */
+/* Two keys. */
+const volatile __u64 challenge_keys[4] = {};
+/* The budgets of `enum claim`, per second and processor. */
+const volatile __u32 per_second[CLAIMS] = {};
+
+#include "challenge.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -132,6 +148,15 @@ static __always_inline int drop(struct counters *counters, enum dropped reason)
     return XDP_DROP;
 }
 
+/* Sends a frame out of the device that it came in by. */
+static __always_inline int send_back(struct xdp_md *ctx)
+{
+    __u32 zero = 0;
+    struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+
+    return set && set->is_cable ? bpf_redirect(ctx->ingress_ifindex, 0) : XDP_TX;
+}
+
 /* What userspace would drop for the same reason, if it is for this machine and is what it looks like. */
 static __always_inline int junk(const struct udp_packet *packet, struct counters *counters, enum dropped reason)
 {
@@ -145,37 +170,6 @@ static __always_inline int junk(const struct udp_packet *packet, struct counters
     return drop(counters, reason);
 }
 
-/* A FORWARD for a session that is not in the map. Userspace may tell its sender so, for as many as it has answers. */
-static __always_inline int absent(const struct udp_packet *packet, struct counters *counters)
-{
-    __u32 zero = 0;
-    struct settings *set = bpf_map_lookup_elem(&settings, &zero);
-
-    if (!is_local(packet))
-        return XDP_PASS;
-    if (!set || set->is_incomplete)
-        return go_up(counters, PASSED_ABSENT);
-    __u64 now = bpf_ktime_get_ns();
-    __u64 span = now - counters->absent_at_ns;
-    if (span > NANO)
-        span = NANO;
-    counters->absent_at_ns = now;
-    counters->absent_level = filled(counters->absent_level, span, absent_per_second, absent_per_second / 10 + 1);
-    if (counters->absent_level < NANO)
-        return drop(counters, DROPPED_UNKNOWN_SESSION);
-    counters->absent_level -= NANO;
-    return go_up(counters, PASSED_ABSENT);
-}
-
-/* Whether a frame is for a way: it leaves with the tag that it has now and fits. */
-static __always_inline bool takes(const struct way *way, const struct udp_packet *packet)
-{
-    __u32 len = packet->payload_len + sizeof(struct udphdr);
-
-    len += packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-    return way->device && way->vlan == packet->vlan && len <= way->mtu;
-}
-
 /* Whether the frame has nothing that would be lost or that nobody would be charged for. */
 static __always_inline bool is_plain(const struct udp_packet *packet)
 {
@@ -185,6 +179,92 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
         return bpf_ntohs(packet->ip4->tot_len) == bpf_ntohs(packet->udp->len) + sizeof(struct iphdr);
     /* RFC 8200 wants a checksum. */
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
+}
+
+/* How many may come at once: the peers of a relay that was restarted come all together. */
+static __always_inline __u32 depth_of(enum claim claim)
+{
+    return per_second[claim] / 10 + 1;
+}
+
+/* Takes one of a budget, or of the one that is shared with others. */
+static __always_inline bool claimed(struct counters *counters, enum claim claim, enum claim shared, __u64 now)
+{
+    return take(&counters->budgets[claim], now, per_second[claim], depth_of(claim)) ||
+           (claim != shared && take(&counters->budgets[shared], now, per_second[shared], depth_of(shared)));
+}
+
+/* The header of what is answered, in the order of the wire. */
+static __always_inline void put_header(__u32 *words, __u8 kind, __u8 flags, const struct session_id *session)
+{
+    words[0] = bpf_htonl(MAGIC << 24 | VERSION << 16 | kind << 8 | flags);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        words[1 + i] = session->words[i];
+}
+
+/* Answers with a challenge, if the budget has one left. */
+static __always_inline int challenge(struct xdp_md *ctx, struct udp_packet *packet, struct counters *counters,
+                                     const struct challenged *who, __u8 flags, const __u32 nonce[2], __u64 now,
+                                     enum claim claim)
+{
+    __u32 words[CHALLENGE_DATAGRAM_LEN / 4];
+    struct challenge given = {};
+
+    if (!claimed(counters, claim, CLAIM_ANSWERED, now))
+        return drop(counters, DROPPED_ANSWER_LIMIT);
+    put_header(words, LEASE_CHALLENGE, flags, &who->session);
+    words[5] = nonce[0];
+    words[6] = nonce[1];
+    challenge_at(who, now / NANO_PER_MILLI, &given);
+    __builtin_memcpy(&words[7], &given, sizeof(given));
+    counters->answered++;
+    return answer(ctx, packet, words, CHALLENGE_DATAGRAM_LEN / 4) ? send_back(ctx) : XDP_DROP;
+}
+
+/* Whether this program may answer a datagram: then it is one, whole, and its sender somebody else. */
+static __always_inline bool may_answer(const struct udp_packet *packet, const struct settings *set)
+{
+    if (set->is_generic || !is_plain(packet) || !can_be_answered(packet))
+        return false;
+    struct address from = source_of(packet);
+    return !bpf_map_lookup_elem(&locals, &from);
+}
+
+/* A FORWARD for a session that is not in the map: its sender is told so. */
+static __always_inline int absent(struct xdp_md *ctx, struct udp_packet *packet, const struct forward *forward,
+                                  struct counters *counters)
+{
+    __u32 zero = 0;
+    struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+
+    if (!is_local(packet))
+        return XDP_PASS;
+    if (!set || set->is_incomplete)
+        return go_up(counters, PASSED_ABSENT);
+    if (packet->payload_len < CHALLENGE_DATAGRAM_LEN)
+        return drop(counters, DROPPED_UNKNOWN_SESSION);
+    __u64 now = bpf_ktime_get_ns();
+    if (!may_answer(packet, set))
+        return claimed(counters, CLAIM_STRANGER, CLAIM_STRANGER, now) ? go_up(counters, PASSED_ABSENT)
+                                                                      : drop(counters, DROPPED_UNKNOWN_SESSION);
+    const __u32 nonce[2] = {};
+    struct challenged who = {
+        .source = source_of(packet),
+        .session = forward->session,
+        .role = forward->flags & FLAG_ROLE,
+        .port = packet->udp->source,
+    };
+    return challenge(ctx, packet, counters, &who, FLAG_UNKNOWN, nonce, now, CLAIM_ANSWERED);
+}
+
+/* Whether a frame is for a way: it leaves with the tag that it has now and fits. */
+static __always_inline bool takes(const struct way *way, const struct udp_packet *packet)
+{
+    __u32 len = packet->payload_len + sizeof(struct udphdr);
+
+    len += packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+    return way->device && way->vlan == packet->vlan && len <= way->mtu;
 }
 
 /* The UDP checksum that goes with new addresses and ports, given what replacing them adds to the sum. */
@@ -258,7 +338,7 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
 
     struct session *session = bpf_map_lookup_elem(&sessions, &id);
     if (!session)
-        return absent(packet, counters);
+        return absent(ctx, packet, forward, counters);
     __u64 generation = READ_ONCE(session->generation);
     if (!generation)
         return go_up(counters, PASSED_SLOW);
@@ -314,9 +394,113 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
     __u32 device = out->device;
     rewrite(ctx, packet, out, to);
     if (device == ctx->ingress_ifindex)
-        return XDP_TX;
+        return send_back(ctx);
     /* A device that is gone by now costs this datagram and no more: its way is taken out. */
     return bpf_redirect_map(&devices, way_out, 0);
+}
+
+/* A PROBE_REQ, which is sent back as it came but for its type. */
+static __always_inline int on_probe(struct xdp_md *ctx, struct udp_packet *packet, const struct settings *set,
+                                    struct counters *counters)
+{
+    __u32 words[PROBE_LEN / 4];
+    __u8 *end = (__u8 *)(long)ctx->data_end;
+
+    bool is_ours = may_answer(packet, set) && packet->payload + PROBE_LEN <= end;
+    enum claim claim = is_ours ? CLAIM_ANSWERED : CLAIM_STRANGER;
+    if (!claimed(counters, claim, claim, bpf_ktime_get_ns()))
+        return drop(counters, DROPPED_ANSWER_LIMIT);
+    if (!is_ours || packet->payload + PROBE_LEN > end)
+        return go_up(counters, PASSED_CONTROL);
+    __builtin_memcpy(words, packet->payload, sizeof(words));
+    words[0] = bpf_htonl(MAGIC << 24 | VERSION << 16 | PROBE_RSP << 8);
+    counters->answered++;
+    return answer(ctx, packet, words, PROBE_LEN / 4) ? send_back(ctx) : XDP_DROP;
+}
+
+/* What stands before the token of a LEASE_PRESENT or LEASE_RENEW. */
+struct present {
+    __u8 magic;
+    __u8 version;
+    __u8 kind;
+    __u8 flags;
+    struct session_id session;
+    __u8 role;
+    __u8 token_len[2];
+} __attribute__((packed));
+
+/* And behind it. */
+struct attempt {
+    __u32 nonce[2];
+    __u8 proof_len;
+} __attribute__((packed));
+
+/* A LEASE_PRESENT or LEASE_RENEW. Without a proof it asks for a challenge; with one it goes up if it answers one. */
+static __always_inline int on_present(struct xdp_md *ctx, struct udp_packet *packet, const struct settings *set,
+                                      struct counters *counters)
+{
+    const struct present *present = (const struct present *)packet->payload;
+    __u8 *end = (__u8 *)(long)ctx->data_end;
+    struct attempt attempt = {};
+    struct challenge found = {};
+
+    if (packet->payload + sizeof(*present) > end)
+        return junk(packet, counters, DROPPED_HEADER);
+    __u32 token_len = present->token_len[0] << 8 | present->token_len[1];
+    __u32 least = sizeof(*present) + token_len + sizeof(attempt);
+    if (present->role > 1 || token_len < TOKEN_MIN || token_len > TOKEN_MAX ||
+        (packet->payload_len != least && packet->payload_len != least + PROOF_LEN))
+        return junk(packet, counters, DROPPED_HEADER);
+    bool has_proof = packet->payload_len != least;
+    __u32 at = packet->payload_at + sizeof(*present) + token_len;
+    if (bpf_xdp_load_bytes(ctx, at, &attempt, sizeof(attempt)) ||
+        (has_proof && bpf_xdp_load_bytes(ctx, at + sizeof(attempt), &found, sizeof(found))))
+        return go_up(counters, PASSED_UNUSUAL);
+    if (attempt.proof_len != (has_proof ? PROOF_LEN : 0))
+        return junk(packet, counters, DROPPED_HEADER);
+
+    struct challenged who = {
+        .source = source_of(packet),
+        .session = present->session,
+        .role = present->role,
+        .port = packet->udp->source,
+    };
+    __u64 now = bpf_ktime_get_ns();
+    struct session *session = bpf_map_lookup_elem(&sessions, &who.session);
+    bool is_bound = session && READ_ONCE(session->generation);
+    enum claim shared = has_proof ? CLAIM_PROVED : CLAIM_STRANGER;
+    enum claim claim = shared;
+    if (session) {
+        const struct peer *peer = who.role ? &session->peers[1] : &session->peers[0];
+        if (!is_bound || (who.port == peer->port && same(&who.source, &peer->address)))
+            claim = CLAIM_KNOWN;
+    }
+    if (has_proof && !was_given(&who, &found, now / NANO_PER_MILLI))
+        return drop(counters, DROPPED_CHALLENGE);
+    /* Whether a peer is bound only userspace knows while it carries the session, or has sessions that are not here. */
+    bool is_certain = session ? is_bound : !set->is_incomplete;
+    if (has_proof || !is_certain || !may_answer(packet, set))
+        return claimed(counters, claim, shared, now) ? go_up(counters, PASSED_CONTROL)
+                                                     : drop(counters, DROPPED_ANSWER_LIMIT);
+    if (claim == CLAIM_STRANGER)
+        claim = CLAIM_ANSWERED;
+    return challenge(ctx, packet, counters, &who, session ? 0 : FLAG_UNKNOWN, attempt.nonce, now, claim);
+}
+
+/* What is for the relay itself. */
+static __always_inline int on_control(struct xdp_md *ctx, struct udp_packet *packet, __u8 kind, __u8 flags,
+                                      struct counters *counters)
+{
+    __u32 zero = 0;
+    struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+
+    if (!is_local(packet))
+        return XDP_PASS;
+    if (!set)
+        return go_up(counters, PASSED_CONTROL);
+    if (flags || (kind == PROBE_REQ && packet->payload_len != PROBE_LEN))
+        return junk(packet, counters, DROPPED_HEADER);
+    return kind == PROBE_REQ ? on_probe(ctx, packet, set, counters) : on_present(ctx, packet, set, counters);
 }
 
 SEC("xdp")
@@ -348,7 +532,7 @@ int relay(struct xdp_md *ctx)
     case LEASE_PRESENT:
     case LEASE_RENEW:
     case PROBE_REQ:
-        return go_up(counters, PASSED_CONTROL);
+        return on_control(ctx, &packet, forward->kind, forward->flags, counters);
     default:
         return junk(&packet, counters, DROPPED_KIND);
     }
@@ -359,6 +543,8 @@ int relay(struct xdp_md *ctx)
         return go_up(counters, PASSED_UNUSUAL);
     return on_forward(ctx, &packet, forward, counters);
 }
+
+#include "guard.h"
 
 /* Only helpers that any licence may use are called; the kernel wants to be told all the same. */
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -79,6 +79,9 @@ struct settings {
     /* Generic mode: a frame may be several datagrams of a sender that the kernel merged, or that were never
      * apart, and checksums may be left to the device. What looks wrong goes up. */
     __u32 is_generic;
+    /* Devices are virtual cables, which deliver what is sent back (XDP_TX) only if the other end has a program as well;
+     * what is redirected to them they deliver with GRO, too. */
+    __u32 is_cable;
 };
 
 /* Why a datagram was dropped, in the order of `Dropped` of the loader. */
@@ -89,6 +92,8 @@ enum dropped {
     DROPPED_HEADER,
     DROPPED_KIND,
     DROPPED_UNKNOWN_SESSION,
+    DROPPED_CHALLENGE,
+    DROPPED_ANSWER_LIMIT,
     DROPPED_MAC,
     DROPPED_EXPIRED,
     DROPPED_REPLAY,
@@ -110,15 +115,29 @@ enum passed {
     PASSED_REASONS,
 };
 
+/* Whose datagrams, other than those that a session forwards, are answered or go up; each has a budget of its own, so that
+ * none uses up another's. */
+enum claim {
+    CLAIM_STRANGER,  /* anybody's; goes up */
+    CLAIM_ANSWERED,  /* anybody's; answered here */
+    CLAIM_PROVED,    /* of an address that answered a challenge for the session */
+    CLAIM_KNOWN,     /* from the address of a bound peer, or for a session that waits for its peers */
+    CLAIMS,
+};
+
+struct budget {
+    __u64 at_ns;
+    __u64 level; /* billionths */
+};
+
 /* Of one processor. */
 struct counters {
     __u64 forwarded;
     __u64 forwarded_bytes;
+    __u64 answered;
     __u64 passed[PASSED_REASONS];
     __u64 dropped[DROPPED_REASONS];
-    /* The budget of PASSED_ABSENT, in billionths. */
-    __u64 absent_at_ns;
-    __u64 absent_level;
+    struct budget budgets[CLAIMS];
 };
 
 #endif

@@ -51,7 +51,7 @@ int rewrite(struct xdp_md *ctx)
     struct session id = *(struct session *)(packet.payload + SESSION_AT);
     struct receiver *to = bpf_map_lookup_elem(&sessions, &id);
     if (!to)
-        return XDP_PASS;
+        return XDP_DROP;
     struct iphdr *ip = packet.ip4;
     struct udphdr *udp = packet.udp;
     __u64 sum = replaced(ip->saddr, to->source) + replaced(ip->daddr, to->dest);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0
  *
- * SipHash-2-4 of 16 bytes, given as two little-endian words (Aumasson and Bernstein, 2012). Owns nothing. The same
- * function as `siphash::hash_words` of the crate rift-relay; the two are compared through the kernel.
+ * SipHash-2-4 of little-endian words (Aumasson and Bernstein, 2012), the last of which holds the length. Owns nothing.
+ * The same function as in the crate rift-relay; the two are compared through the kernel.
  */
 #ifndef WAVRY_SIPHASH_H
 #define WAVRY_SIPHASH_H
@@ -40,7 +40,7 @@ static __always_inline void siphash_absorb(struct siphash *v, __u64 word)
     v->a ^= word;
 }
 
-static __always_inline __u64 siphash_words(const __u64 key[2], __u64 first, __u64 second)
+static __always_inline struct siphash siphash_begin(const __u64 key[2])
 {
     struct siphash v = {
         key[0] ^ 0x736f6d6570736575ULL,
@@ -48,16 +48,27 @@ static __always_inline __u64 siphash_words(const __u64 key[2], __u64 first, __u6
         key[0] ^ 0x6c7967656e657261ULL,
         key[1] ^ 0x7465646279746573ULL,
     };
+    return v;
+}
+
+static __always_inline __u64 siphash_end(struct siphash *v)
+{
+    v->c ^= 0xff;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        siphash_round(v);
+    return v->a ^ v->b ^ v->c ^ v->d;
+}
+
+static __always_inline __u64 siphash_words(const __u64 key[2], __u64 first, __u64 second)
+{
+    struct siphash v = siphash_begin(key);
 
     siphash_absorb(&v, first);
     siphash_absorb(&v, second);
     /* The last word holds the length. */
     siphash_absorb(&v, 16ULL << 56);
-    v.c ^= 0xff;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        siphash_round(&v);
-    return v.a ^ v.b ^ v.c ^ v.d;
+    return siphash_end(&v);
 }
 
 #endif

@@ -38,6 +38,10 @@ reasons! {
         Kind = "type",
         /// For a session that is not there, beyond the budget of those that go up.
         UnknownSession = "unknown_session",
+        /// A proof of a challenge that was not given, or is too old.
+        Challenge = "challenge",
+        /// A lease or a probe beyond the budget of those that are answered or go up.
+        AnswerLimit = "answer_limit",
         /// The MAC is wrong.
         Mac = "mac",
         /// A lease of one of the peers is over.
@@ -80,6 +84,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Their bytes, from the relay's header on.
     pub forwarded_bytes: u64,
+    /// Challenges given and probes answered.
+    pub answered: u64,
     passed: [u64; Passed::ALL.len()],
     dropped: [u64; Dropped::ALL.len()],
 }
@@ -103,9 +109,10 @@ impl Counters {
         for bytes in processors {
             sum.forwarded += word(bytes, 0);
             sum.forwarded_bytes += word(bytes, 1);
+            sum.answered += word(bytes, 2);
             let counts = sum.passed.iter_mut().chain(&mut sum.dropped);
             for (index, count) in counts.enumerate() {
-                *count += word(bytes, 2 + index);
+                *count += word(bytes, 3 + index);
             }
         }
         sum

@@ -1,7 +1,7 @@
 //! The client's network thread over real loopback: no heap allocation, one kernel entry per turn.
 
 #[path = "../../../session-loop/tests/support/steady.rs"]
-mod steady;
+pub(crate) mod steady;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

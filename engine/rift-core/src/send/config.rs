@@ -40,7 +40,8 @@ pub struct SenderConfig {
     pub parity: f32,
     /// How parity is computed; Reed-Solomon only where the peer understands it.
     pub code: Code,
-    /// A frame that could not leave for this long is given up when a newer one comes, in microseconds.
+    /// A frame that could not leave for this long, or a keyframe for twice as long, is given up when a newer one comes, in
+    /// microseconds.
     pub queue_us_max: u64,
     /// A frame is not sent again where it would arrive later than this after it was submitted, in
     /// microseconds. The receiver's playout deadline.

@@ -72,7 +72,7 @@ pub(super) struct Slot {
     in_use: bool,
     pub(super) frame_id: FrameId,
     pub(super) submitted_at: Timestamp,
-    keyframe: bool,
+    pub(super) keyframe: bool,
     timestamp: Timestamp,
     reference_distance: u32,
     /// One for each slice there may be; those beyond the last slice are empty.

@@ -180,6 +180,25 @@ fn small_things_arrive() {
     }));
 }
 
+/// Proves R-REC-14: the host makes no more frames than the client can decode, until that can do more again.
+#[test]
+fn a_slow_decoder_limits_the_frame_rate() {
+    let mut world = World::streaming();
+    let mut limit = |max_fps, skip_frames| {
+        world.clients[0].endpoint.limit_frame_rate(max_fps, skip_frames).unwrap();
+        world.run_ms(200);
+        let mut rates = world.host_events.iter().filter_map(|event| match event {
+            HostEvent::RateChanged { fps, .. } => Some(*fps),
+            _ => None,
+        });
+        let skipped = world.host_events.iter().filter(|event| **event == HostEvent::SkipFrames(3)).count();
+        (rates.next_back(), skipped)
+    };
+    assert_eq!(limit(41, 3), (Some(41), 1));
+    assert_eq!(limit(20, 0), (Some(20), 1));
+    assert_eq!(limit(0, 0), (Some(60), 1));
+}
+
 /// Proves R-INP-1, R-INP-2, R-INP-4 and R-INP-5 at the endpoints: typing through heavy loss arrives whole and in
 /// order, and nothing stays down.
 #[test]

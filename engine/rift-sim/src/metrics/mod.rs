@@ -71,11 +71,13 @@ pub enum Idle {
 }
 
 impl StreamLog {
-    pub(crate) fn on_captured(&mut self, id: FrameId, captured_us: u64, bytes: u64) {
+    /// A frame was captured, and will have so many bytes.
+    pub fn on_captured(&mut self, id: FrameId, captured_us: u64, bytes: u64) {
         self.frames.push(FrameRecord { id, captured_us, bytes, complete_us: u64::MAX });
     }
 
-    pub(crate) fn on_complete(&mut self, id: FrameId, now_us: u64) {
+    /// Its last slice was handed out decodable.
+    pub fn on_complete(&mut self, id: FrameId, now_us: u64) {
         // Ids are consecutive in a run.
         let at = self.frames.first().and_then(|first| id.0.checked_sub(first.id.0));
         if let Some(frame) = at.and_then(|at| self.frames.get_mut(at as usize)) {
@@ -86,17 +88,20 @@ impl StreamLog {
         }
     }
 
-    pub(crate) fn on_absent(&mut self, now_us: u64) {
+    /// No client is there from now on, until a frame is complete.
+    pub fn on_absent(&mut self, now_us: u64) {
         if self.absent.last().is_none_or(|&(_, end)| end != u64::MAX) {
             self.absent.push((now_us, u64::MAX));
         }
     }
 
-    pub(crate) fn on_idle(&mut self, now_us: u64, why: Idle) {
+    /// A picture was not encoded.
+    pub fn on_idle(&mut self, now_us: u64, why: Idle) {
         self.idle.push((now_us, why));
     }
 
-    pub(crate) fn on_target(&mut self, now_us: u64, target: Bitrate) {
+    /// The encoder has this target from now on.
+    pub fn on_target(&mut self, now_us: u64, target: Bitrate) {
         if self.targets.last().is_none_or(|&(_, last)| last != target) {
             self.targets.push((now_us, target));
         }
@@ -154,19 +159,19 @@ impl StreamLog {
 
 /// What else is known of the measured part of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Traffic {
+pub struct Traffic {
     /// Packets from host to client.
-    pub(crate) packets: u64,
+    pub packets: u64,
     /// Of these, how many the path lost or dropped.
-    pub(crate) gone: u64,
+    pub gone: u64,
     /// Bytes of them on the wire.
-    pub(crate) wire_bytes: u64,
+    pub wire_bytes: u64,
     /// Bytes in the other direction on the wire.
-    pub(crate) back_wire_bytes: u64,
+    pub back_wire_bytes: u64,
     /// Packets with video for the first time, with parity, and with video again.
-    pub(crate) video_packets: [u64; 3],
+    pub video_packets: [u64; 3],
     /// Bytes of the bodies of all these.
-    pub(crate) body_bytes: u64,
+    pub body_bytes: u64,
 }
 
 /// What a stream was worth.
@@ -229,7 +234,8 @@ pub struct ChangeRecord {
 impl StreamMetrics {
     /// Of what was logged from `from_us` to `to_us` over a path of this course. `standing` are the shortest
     /// waits of stretches in that time.
-    pub(crate) fn of(
+    #[must_use]
+    pub fn of(
         log: &StreamLog,
         traffic: &Traffic,
         course: &Course,

@@ -24,6 +24,7 @@ use crate::cross::{Cross, CrossPacket};
 use crate::endpoint::{Client, Host};
 use crate::report::Report;
 use crate::scenario::{Action, Controller, Scenario};
+use crate::seeds::Seeds;
 
 use pair::{Pair, TICK_US};
 use stage::{Stage, Way};
@@ -147,7 +148,7 @@ impl<P: Peers> World<P> {
     fn new(scenario: Scenario, seed: u64, mut peers: P) -> Self {
         let mut seeds = Rng::with_seed(seed);
         let count = 1 + scenario.flows.len();
-        let path_seeds = [seeds.u64(..), seeds.u64(..)];
+        let path_seeds = Seeds::paths(&mut seeds);
         let stage = Stage::new(scenario.down.clone(), scenario.up.clone(), path_seeds, count);
         let flows = std::iter::once(scenario.main).chain(scenario.flows.iter().copied());
         let pairs = flows

@@ -197,7 +197,14 @@ impl<P: Peers> World<P> {
         let Some(first) = pairs.next() else { return Report::default() };
         let stream = StreamMetrics { shared, ..first.metrics(&stage) };
         let flows = pairs
-            .map(|pair| FlowReport { stream: pair.metrics(&stage), samples: pair.samples, log: pair.stream })
+            .zip(&mut explained[1..])
+            .map(|(pair, stale)| FlowReport {
+                stream: pair.metrics(&stage),
+                samples: pair.samples,
+                log: pair.stream,
+                stale: std::mem::take(stale),
+                decisions: pair.decisions,
+            })
             .collect();
         Report {
             stream,

@@ -23,6 +23,7 @@ use crate::endpoint::{Client, EncodedSlice, Endpoint as _, Host};
 use crate::metrics::{Idle, StreamLog};
 use crate::report::{Decision, KeyframeCounts, PathCounters, Sample};
 use crate::scenario::{Action, FlowConfig, Scenario};
+use crate::seeds::Seeds;
 use crate::source::Source;
 
 /// More samples than a plot can show are not taken.
@@ -99,7 +100,8 @@ impl<P: Peers> Pair<P> {
             Clock::new(i64::try_from(config.start_us).unwrap_or(i64::MAX), config.drift_ppm)
         };
         let (host_clock, client_clock) = (clock(scenario.host_clock), clock(scenario.client_clock));
-        let host = peers.host(&scenario, seeds.u64(..), host_clock.local(Timestamp::ZERO));
+        let [host_seed, source_seed] = Seeds::stream(&mut seeds);
+        let host = peers.host(&scenario, host_seed, host_clock.local(Timestamp::ZERO));
         let limits =
             ScreenLimits { latency_us: scenario.limits.latency_us, freeze_us: scenario.gap_us_max() };
         let mut pair = Self {
@@ -118,7 +120,7 @@ impl<P: Peers> Pair<P> {
             client_wake: Wake::default(),
             attacker: Attacker::new(scenario.attack, seeds.u64(..)),
             oracle: Oracle::default(),
-            source: Source::new(scenario.source, seeds.u64(..)),
+            source: Source::new(scenario.source, source_seed),
             capture_pending: false,
             next_capture: Timestamp::ZERO,
             paused: false,

@@ -14,7 +14,7 @@ pub use error::OpenError;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use address::{Family, NAME_LEN};
 
@@ -34,6 +34,15 @@ pub(crate) struct Options {
     pub(crate) arrival_times: bool,
     pub(crate) receive_bytes: usize,
     pub(crate) send_bytes: usize,
+}
+
+/// Which datagrams a socket takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Filter<'a> {
+    /// Those for which a loaded eBPF program of the type socket filter says so. It sees them from the UDP header on.
+    Program(BorrowedFd<'a>),
+    /// Those whose first 32 bits of payload, big-endian and without the lowest 8, are among these; at most 200.
+    Words(&'a [u32]),
 }
 
 /// A bound UDP socket.
@@ -92,6 +101,16 @@ impl Socket {
 
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Has the kernel ask a program before it queues a datagram.
+    pub(crate) fn set_filter(&self, filter: Filter<'_>) -> io::Result<()> {
+        match filter {
+            Filter::Program(program) => {
+                set(&self.fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_raw_fd())
+            }
+            Filter::Words(wanted) => attach_words(&self.fd, wanted),
+        }
     }
 
     /// Forbids (or allows again) the checksum of IPv4 sends. Without one the kernel refuses GSO, which is
@@ -194,6 +213,44 @@ fn set(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, value: libc::c_int
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Most words of a classic filter: its jumps reach no further.
+const WORDS_MAX: usize = 200;
+
+/// Takes only datagrams that begin with one of these words. Needs no privilege.
+fn attach_words(fd: &OwnedFd, wanted: &[u32]) -> io::Result<()> {
+    if wanted.len() > WORDS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many words for a filter"));
+    }
+    let step = |code: u32, jt: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf: 0, k };
+    // The buffer begins with the UDP header. A datagram that ends before the word is refused by the load itself.
+    let mut steps = vec![
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 8),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0xffff_ff00),
+    ];
+    for (index, word) in wanted.iter().enumerate() {
+        let to_end = (wanted.len() - index) as u8;
+        steps.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, to_end, *word));
+    }
+    steps.push(step(libc::BPF_RET | libc::BPF_K, 0, 0));
+    steps.push(step(libc::BPF_RET | libc::BPF_K, 0, u32::MAX));
+    attach_classic(fd, libc::SO_ATTACH_FILTER, &mut steps)
+}
+
+fn attach_classic(fd: &OwnedFd, option: libc::c_int, steps: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: `program` is valid for reads of the size that is passed, and names `steps`, which is alive.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives the sockets that share this one's port a program that chooses among them (socket(7)). The program sees a
 /// datagram from the first byte of its payload on, and ends with 0 where it reads past the end.
 fn attach_steering(fd: &OwnedFd, steer: Steer) -> io::Result<()> {
@@ -203,18 +260,7 @@ fn attach_steering(fd: &OwnedFd, steer: Steer) -> io::Result<()> {
         step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, steer.sockets.max(1)),
         step(libc::BPF_RET | libc::BPF_A, 0),
     ];
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: `program` is valid for reads of the size that is passed, and names `steps`, which is alive.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    attach_classic(fd, libc::SO_ATTACH_REUSEPORT_CBPF, &mut steps)
 }
 
 fn read(fd: &OwnedFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
@@ -289,6 +335,26 @@ mod tests {
         // TEST-NET-1, RFC 5737: nobody's address.
         let error = Socket::open(&options("192.0.2.1:0")).unwrap_err();
         assert!(matches!(error, OpenError::AddressNotAvailable { .. }), "{error}");
+    }
+
+    #[test]
+    fn only_datagrams_that_begin_with_the_words_are_queued() {
+        let socket = Socket::open(&options("127.0.0.1:0")).unwrap();
+        socket.set_filter(Filter::Words(&[0x5701_1000, 0x5701_2000])).unwrap();
+        let receiver = std::net::UdpSocket::from(socket.fd.try_clone().unwrap());
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sent: [&[u8]; 6] =
+            [b"\x57\x01\x10\x01a", b"\x57\x01\x11\x00", b"x", b"", b"\x57\x01\x20\x00b", b"\x57\x01\x10\xff"];
+        for datagram in sent {
+            sender.send_to(datagram, socket.local_addr()).unwrap();
+        }
+        for expected in [sent[0], sent[4], sent[5]] {
+            let mut bytes = [0; 16];
+            let len = receiver.recv(&mut bytes).unwrap();
+            assert_eq!(&bytes[..len], expected);
+        }
+        assert!(socket.set_filter(Filter::Words(&[0; 300])).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-pub use crate::socket::OpenError;
+pub use crate::socket::{Filter, OpenError};
 pub use config::{Steer, UringUdpConfig};
 
 use std::io;
@@ -134,6 +134,16 @@ impl UringUdp {
             arm: Arm { receive: true, wake: true, writable: false },
             failures: ReceiveFailures::default(),
         })
+    }
+
+    /// Has the kernel refuse datagrams before it queues them. The refused count as
+    /// [`socket_drops`](Counters::socket_drops), like those that found no room.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the filter.
+    pub fn set_filter(&self, filter: Filter<'_>) -> io::Result<()> {
+        self.socket.set_filter(filter)
     }
 
     /// Whether a turn would find something to do at once: for a transport laid over this one, which spins on more

@@ -310,7 +310,7 @@ pub(super) fn host_seeds() -> Vec<Vec<u8>> {
         unreliable(Control::FrameAck(proto::FrameAck { frame_id: 1 })),
         unreliable(Control::KeyframeRequest(proto::KeyframeRequest { newest_frame_id: 1 })),
         unreliable(Control::ReferenceInvalidation(proto::ReferenceInvalidation { last_valid_frame_id: 0 })),
-        unreliable(Control::EncoderControl(proto::EncoderControl { skip_frames: 2 })),
+        unreliable(Control::EncoderControl(proto::EncoderControl { skip_frames: 2, max_fps: 0 })),
         unreliable(Control::ArrivalFeedback(proto::ArrivalFeedback {
             first_packet_id: 0,
             report_us: 1_000_500,

@@ -10,5 +10,7 @@ mod bad_input;
 mod displays;
 mod faults;
 mod lossy_path;
+mod overload;
 mod relay;
+mod slow_path;
 mod support;

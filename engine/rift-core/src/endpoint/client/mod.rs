@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use super::{Ecn, Path, SessionInfo, TrafficClass, Transmit};
 use crate::input::{InputEvent, InputState};
 use crate::message::proto::control_message::Control;
-use crate::message::proto::{ClipboardMessage, DisplayModeRequest, Hello, SelectMonitor};
+use crate::message::proto::{ClipboardMessage, DisplayModeRequest, EncoderControl, Hello, SelectMonitor};
 use crate::receive::{AudioFrame, ReadySlice, ReceiverCounters};
 use crate::session::bodies::bounded;
 use crate::session::entropy::Entropy;
@@ -212,6 +212,15 @@ impl ClientEndpoint {
     pub fn request_display_mode(&mut self, width: u32, height: u32, fps: u32) -> Result<(), DropReason> {
         let mode = DisplayModeRequest { width, height, fps };
         self.push(Features::DISPLAY_MODE, Control::DisplayModeRequest(mode))
+    }
+
+    /// Tells that the decoder can take `max_fps` frames per second, 0 for all that come, and that `skip_frames` frames, at
+    /// most 8, would only wait before it if they were made now (RIFT R-REC-14).
+    ///
+    /// # Errors
+    /// As [`select_monitor`](Self::select_monitor).
+    pub fn limit_frame_rate(&mut self, max_fps: u32, skip_frames: u32) -> Result<(), DropReason> {
+        self.push(Features::NONE, Control::EncoderControl(EncoderControl { skip_frames, max_fps }))
     }
 
     /// Tells what is on the clipboard.

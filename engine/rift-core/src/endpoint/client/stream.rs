@@ -249,7 +249,7 @@ impl Streaming {
                 Control::ReferenceInvalidation(ReferenceInvalidation { last_valid_frame_id: 0 })
             }
             RecoveryRequest::SkipFrames(skip_frames) => {
-                Control::EncoderControl(EncoderControl { skip_frames })
+                Control::EncoderControl(EncoderControl { skip_frames, max_fps: 0 })
             }
         };
         link.seal_control(&control, out)

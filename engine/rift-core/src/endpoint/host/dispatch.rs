@@ -93,6 +93,12 @@ impl HostEndpoint {
 
     /// Takes a reliable message.
     fn handle_message(&mut self, index: usize, now: Timestamp, control: Control) -> Result<(), CloseReason> {
+        if let (Control::EncoderControl(control), Role::Streaming(streaming)) =
+            (&control, &mut self.sessions[index].role)
+        {
+            streaming.on_decoder_limit(now, control, &mut self.events);
+            return Ok(());
+        }
         let is_streaming = matches!(self.sessions[index].role, Role::Streaming(_));
         let event = match control {
             Control::Pairing(message) => return self.handle_pairing(index, now, &message.data),

@@ -2,7 +2,7 @@
 
 use super::{ControllerKind, StreamOffer};
 use crate::delta2::{DecisionTrace, Delta2, Delta2Config, PathState, Reason, Scale};
-use crate::feedback::{PacketOutcome, ReportSummary, SentPacket};
+use crate::feedback::{InFlight, PacketOutcome, ReportSummary, SentPacket};
 use crate::send::delta_v1::DeltaState;
 use crate::send::{DeltaV1, DeltaV1Config};
 use crate::{Bitrate, Timestamp};
@@ -43,6 +43,8 @@ pub(super) struct RateControl {
     is_external: bool,
     /// Set from outside.
     pace: Option<Bitrate>,
+    /// Frames per second that the client can decode.
+    fps_limit: u32,
 }
 
 impl RateControl {
@@ -73,6 +75,7 @@ impl RateControl {
             decision_count: 0,
             is_external: kind == ControllerKind::External,
             pace: None,
+            fps_limit: u32::MAX,
         };
         control.told = control.wanted();
         control
@@ -115,16 +118,16 @@ impl RateControl {
         }
     }
 
-    pub(super) fn on_report(&mut self, now: Timestamp, summary: &ReportSummary, oldest: Option<Timestamp>) {
+    pub(super) fn on_report(&mut self, now: Timestamp, summary: &ReportSummary, flight: InFlight) {
         if let Controller::Delta2(controller) = &mut self.controller {
-            controller.on_report(now, summary, oldest);
+            controller.on_report(now, summary, flight);
             self.keep_decision();
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Timestamp, oldest: Option<Timestamp>) {
+    pub(super) fn handle_timeout(&mut self, now: Timestamp, flight: InFlight) {
         if let Controller::Delta2(controller) = &mut self.controller {
-            controller.handle_timeout(now, oldest);
+            controller.handle_timeout(now, flight);
             self.keep_decision();
         }
     }
@@ -146,6 +149,11 @@ impl RateControl {
         if self.is_external {
             self.controller = Controller::Set(target);
         }
+    }
+
+    /// The client can decode so many frames per second; 0 for any number.
+    pub(super) fn set_fps_limit(&mut self, fps: u32) {
+        self.fps_limit = if fps == 0 { u32::MAX } else { fps };
     }
 
     pub(super) fn set_external_pace(&mut self, pace: Bitrate) {
@@ -250,7 +258,7 @@ impl RateControl {
     }
 
     fn wanted(&self) -> Target {
-        match &self.controller {
+        let target = match &self.controller {
             Controller::Delta2(controller) => Target {
                 bitrate: controller.target_bitrate(),
                 fps: controller.target_fps(),
@@ -262,7 +270,8 @@ impl RateControl {
                 parity: controller.parity_ratio(),
             },
             Controller::Set(target) => *target,
-        }
+        };
+        Target { fps: target.fps.min(self.fps_limit), ..target }
     }
 
     fn keep_decision(&mut self) {

@@ -15,7 +15,7 @@ use crate::feedback::{DATAGRAM_OVERHEAD, PacketKind, SentHistory, SentPacket};
 use crate::input::InputReceiver;
 use crate::message::Incoming;
 use crate::message::proto::control_message::Control;
-use crate::message::proto::{CongestionControl, CursorPosition, Hello, InputAck};
+use crate::message::proto::{CongestionControl, CursorPosition, EncoderControl, Hello, InputAck};
 use crate::send::{Batch, BatchKind, SenderConfig, SliceMeta, VideoSender};
 use crate::session::Features;
 use crate::session::keys::Use;
@@ -37,6 +37,8 @@ const ANSWER_US: u64 = 40_000;
 /// How much leaves at once on a path that is known to be slow, in microseconds of the pacing rate: timers
 /// finer than this cost more than a queue of 2 ms does.
 const BURST_US: u64 = 2_000;
+/// Frames that a client may have left out at once because they would wait before its decoder.
+const DECODER_SKIP_MAX: u32 = 8;
 
 /// The media of a session.
 #[derive(Debug)]
@@ -223,7 +225,7 @@ impl Streaming {
                     rate.on_outcome(outcome);
                     sender.on_outcome(outcome, rate.is_queued());
                 });
-                self.rate.on_report(now, &summary, self.sent.oldest_unreported());
+                self.rate.on_report(now, &summary, self.sent.in_flight());
                 Ok(())
             }
             Incoming::Unknown => Ok(()),
@@ -286,7 +288,7 @@ impl Streaming {
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp, events: &mut VecDeque<HostEvent>) {
         if now >= self.rate.poll_timeout() {
-            self.rate.handle_timeout(now, self.sent.oldest_unreported());
+            self.rate.handle_timeout(now, self.sent.in_flight());
             self.poll_changes(now, events);
         }
     }
@@ -306,6 +308,20 @@ impl Streaming {
     ) {
         self.rate.set_external(Target { bitrate, fps: fps.max(1), parity });
         self.poll_changes(now, events);
+    }
+
+    /// The client's decoder is too slow for what comes, or no longer.
+    pub(super) fn on_decoder_limit(
+        &mut self,
+        now: Timestamp,
+        control: &EncoderControl,
+        events: &mut VecDeque<HostEvent>,
+    ) {
+        self.rate.set_fps_limit(control.max_fps);
+        self.poll_changes(now, events);
+        if control.skip_frames > 0 && events.len() < EVENTS_MAX {
+            events.push_back(HostEvent::SkipFrames(control.skip_frames.min(DECODER_SKIP_MAX)));
+        }
     }
 
     pub(super) fn set_external_pace(&mut self, pace: Bitrate) {

@@ -110,8 +110,10 @@ impl VideoSender {
             serial: self.store.serial(front.slot),
             chunk: 0,
         };
-        let waited_us = self.store.find(at).map_or(0, |(slot, _)| now.micros_since(slot.submitted_at));
-        if waited_us > self.queue_us_max
+        let Some((slot, _)) = self.store.find(at) else { return };
+        // Without a keyframe there would have to be another one, which takes as long again.
+        let us_max = self.queue_us_max.saturating_mul(if slot.keyframe { 2 } else { 1 });
+        if now.micros_since(slot.submitted_at) > us_max
             && let Some((first, count)) = self.drop_queued(None)
         {
             self.counters.frames_dropped_stale += count;
