@@ -149,7 +149,9 @@ impl Relay {
             limits,
             key,
             challenges: ChallengeKeys::new(std::array::from_fn(|i| secret[i])),
-            index: HashMap::with_capacity(sessions),
+            // Twice as many: a table that is never more than half full is cleaned in place when removed entries fill it, and
+            // one that is fuller grows.
+            index: HashMap::with_capacity(2 * sessions),
             slots: (0..sessions).map(|_| None).collect(),
             free: (0..sessions as u32).rev().collect(),
             addresses: AddressLimits::new(

@@ -157,12 +157,28 @@ impl Streaming {
         data: &[u8],
     ) -> Result<(), DropReason> {
         self.sender.submit_slice(now, meta, data)?;
-        self.rate.on_slice(now, data.len(), meta.last_slice);
+        self.on_slice(now, meta, data.len());
+        Ok(())
+    }
+
+    pub(super) fn submit_buffer(
+        &mut self,
+        now: Timestamp,
+        meta: &SliceMeta,
+        data: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let len = data.len();
+        self.sender.submit_buffer(now, meta, data)?;
+        self.on_slice(now, meta, len);
+        Ok(())
+    }
+
+    fn on_slice(&mut self, now: Timestamp, meta: &SliceMeta, len: usize) {
+        self.rate.on_slice(now, len, meta.last_slice);
         if meta.keyframe {
             self.keyframe.on_served(now, meta.frame_id);
             self.invalidation.on_served(now, meta.frame_id);
         }
-        Ok(())
     }
 
     pub(super) fn submit_audio(&mut self, timestamp: Timestamp, data: &[u8]) -> Result<(), DropReason> {
