@@ -83,6 +83,8 @@ pub struct PoolSizes {
     pub frame_bytes: usize,
     /// Slices in a frame slot.
     pub slices: usize,
+    /// Bytes that the buffer of a slice has at first.
+    pub slice_bytes: usize,
     /// Chunks in a frame slot.
     pub chunks: usize,
     /// Slices waiting to leave.
@@ -111,6 +113,8 @@ impl SenderConfig {
             frames,
             frame_bytes,
             slices,
+            // Frames that are cut evenly fit; a longer slice makes its buffer grow.
+            slice_bytes: frame_bytes / slices,
             chunks: frame_bytes.div_ceil(chunk_bytes_min) + slices,
             // A slice waits at most once.
             queued_slices: frames * slices,

@@ -2,7 +2,7 @@
 
 use super::super::frame_store::{ChunkRef, Cut};
 use super::super::{BatchKind, FramesDropped, SliceMeta};
-use super::{Active, Intake, QueuedSlice, VideoSender};
+use super::{Active, Intake, QueuedSlice, SliceData, VideoSender};
 use crate::{DropReason, FrameId, Timestamp};
 
 impl VideoSender {
@@ -58,8 +58,17 @@ impl VideoSender {
     }
 
     /// Stores the bytes, and queues the slice if it is to leave by itself or is the frame's last.
-    pub(super) fn append(&mut self, slot: u16, meta: &SliceMeta, data: &[u8]) -> bool {
-        if self.queue.len() == self.queue_max || !self.store.append(slot, data) {
+    pub(super) fn append(&mut self, slot: u16, meta: &SliceMeta, data: SliceData<'_>) -> bool {
+        if self.queue.len() == self.queue_max {
+            return false;
+        }
+        let fits = match data {
+            // Slices that are to leave as one are joined.
+            SliceData::Owned(buffer) if self.slices => self.store.exchange(slot, buffer),
+            SliceData::Owned(buffer) => self.store.append(slot, buffer),
+            SliceData::Borrowed(bytes) => self.store.append(slot, bytes),
+        };
+        if !fits {
             return false;
         }
         if !self.slices && !meta.last_slice {
