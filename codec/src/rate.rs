@@ -12,8 +12,7 @@
 //! slope is learnt from the changes of QP that the stream makes anyway.
 //!
 //! The quantiser is an integer, one step of which is 12 % of a frame's size on most pictures, so single frames
-//! are that far off and their mean is not. Where faint noise covers the picture one step can halve the size (it
-//! crosses what the quantiser keeps); frames then alternate around the budget.
+//! are that far off and their mean is not.
 
 /// Smallest quantiser used: below it bits grow and nobody sees it.
 pub const QP_MIN: u8 = 12;

@@ -464,7 +464,7 @@ fn probes_are_echoed() {
 fn ten_thousand_sessions_fit_ten_megabytes() {
     let mut world = World::with(RelayLimits { sessions: 10_000, ..RelayLimits::default() });
     world.relay.enable_fast_path(0);
-    let maps = 10_000 * wavry_xdp::relay::RelayProgram::bytes_per_session();
+    let maps = wavry_xdp::relay::RelayProgram::bytes(10_000);
     let total = world.relay.memory_bytes() + maps;
     assert!(total <= 10_000_000, "{total}, {maps} of them in the fast path's maps");
 }

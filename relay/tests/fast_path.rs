@@ -836,5 +836,5 @@ fn a_full_map_says_so_and_keeps_what_it_has() {
 /// Proves RELAY-MEM-1 for the fast path.
 #[test]
 fn ten_thousand_sessions_of_the_fast_path_fit() {
-    assert!(RelayProgram::bytes_per_session() * 10_000 <= 4_000_000);
+    assert!(RelayProgram::bytes(10_000) <= 4_000_000);
 }

@@ -229,6 +229,41 @@ fn peers_behind_a_router_are_carried_and_routes_may_change() {
     assert_eq!(carried(&lab) - before, 200);
 }
 
+/// Peers in VLANs, whose tagged frames the program sees at the devices below.
+#[test]
+fn peers_in_a_vlan_are_carried() {
+    let Some(lab) = Lab::new(XDP) else { return };
+    if let Err(error) = lab.client.ip("link add link c0 name probe type vlan id 9") {
+        eprintln!("skipped: the kernel has no VLAN devices (CONFIG_VLAN_8021Q): {error}");
+        return;
+    }
+    // The card would take tags off and put them on behind the program's back.
+    for (machine, device) in [(&lab.client, "c0"), (&lab.host, "h0"), (&lab.relay, "r0"), (&lab.relay, "r1")]
+    {
+        machine.run("ethtool", &format!("-K {device} rxvlan off txvlan off")).unwrap();
+    }
+    for (machine, device, relay_device, net) in [(&lab.client, "c0", "r0", 3), (&lab.host, "h0", "r1", 4)] {
+        for (machine, device, end) in [(machine, device, 2), (&lab.relay, relay_device, 1)] {
+            machine.ip(&format!("link add link {device} name {device}.100 type vlan id 100")).unwrap();
+            machine.ip(&format!("address add 10.81.{net}.{end}/24 dev {device}.100")).unwrap();
+            machine.ip(&format!("address add fd81:{net}::{end}/64 dev {device}.100 nodad")).unwrap();
+            machine.ip(&format!("link set {device}.100 up")).unwrap();
+        }
+    }
+    for (is_v6, number) in [(false, 1), (true, 2)] {
+        let mut peers = lab.pair_at(number, is_v6, [(&lab.client, 3, 2), (&lab.host, 4, 2)]);
+        lab.wait_for_sessions(number.into(), &mut peers);
+        let before = (carried(&lab), carried_by_userspace(&lab));
+        talk(&mut peers, 300);
+        assert_eq!((carried(&lab) - before.0, carried_by_userspace(&lab)), (600, before.1));
+    }
+    // One tag is not the other: between a peer with a tag and one without, userspace carries.
+    let mut peers = lab.pair_at(3, false, [(&lab.client, 3, 2), (&lab.host, 2, 2)]);
+    let before = (carried(&lab), carried_by_userspace(&lab));
+    talk(&mut peers, 50);
+    assert_eq!((carried(&lab), carried_by_userspace(&lab) - before.1), (before.0, 100));
+}
+
 #[test]
 fn the_unit_has_all_the_capabilities_that_are_needed() {
     let unit = include_str!("../systemd/wavry-relay.service");

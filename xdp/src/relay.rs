@@ -190,11 +190,12 @@ impl RelayProgram {
         Ok((mode, attachments))
     }
 
-    /// Bytes that the maps take for each session.
+    /// Bytes that the maps take for so many sessions.
     #[must_use]
-    pub fn bytes_per_session() -> usize {
-        // `struct htab_elem` is 48 bytes; a bucket is 16, and there are up to twice as many as elements.
-        48 + layout::ID_LEN + layout::SESSION_LEN + 2 * layout::STATE_LEN + 32
+    pub fn bytes(sessions: usize) -> usize {
+        // `struct htab_elem` is 48 bytes and a bucket 16; states are in an array.
+        let entry = 48 + layout::ID_LEN + layout::SESSION_LEN + 2 * layout::STATE_LEN;
+        sessions * entry + sessions.next_power_of_two() * 16
     }
 
     /// Whether the program runs in generic mode, where a frame may be several datagrams.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use wavry_codec::EncoderChoice;
 
 use self::codec::CodecTimes;
 use self::own::{OwnRun, Programs};
@@ -50,8 +51,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     threads: u32,
 
-    /// Slices per frame of the engine's encoder.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=32))]
+    /// Slices per frame of the engine's encoder; 0 takes what wavry-server would: one for six rows of macroblocks.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=32))]
     slices: u32,
 
     /// Bitrate in Mbit/s, the same for everybody.
@@ -110,7 +111,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let setting = Setting {
             stream,
             threads: arguments.threads,
-            slices: arguments.slices,
+            slices: match arguments.slices {
+                0 => EncoderChoice::Auto.suitable_slices(stream.geometry.height),
+                asked_for => asked_for,
+            },
             bitrate_mbps: arguments.bitrate_mbps,
             measured: Duration::from_secs(arguments.seconds.into()),
         };

@@ -114,7 +114,7 @@ impl Lab {
         for (frame, at_us) in client {
             stream.on_complete(frame, at_us);
         }
-        let traffic = traffic(&host.sender, &middle.seen);
+        let traffic = Traffic { way_us: scenario.down.delay_us, ..traffic(&host.sender, &middle.seen) };
         let span = (scenario.warmup_us, scenario.duration_us);
         let metrics = StreamMetrics::of(&stream, &traffic, &middle.course, &middle.standing, span);
         let host = Some((host.woken, host.wakes as f64 / frames));
@@ -202,5 +202,6 @@ pub(super) fn traffic(sender: &[SenderCounters; 2], seen: &[Seen; 2]) -> Traffic
             after.retransmitted_packets - before.retransmitted_packets,
         ],
         body_bytes: after.body_bytes - before.body_bytes,
+        ..Traffic::default()
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn measure(effort: Effort, report: &mut Report) -> anyhow::Result<()>
         let mut pair = Pair::connect(Settings { parity: 0.0, paced: true, arrival_times: true })?;
         let (mut leaving, mut arriving) = (Vec::new(), Vec::new());
         for round in 0..WARM_UP + effort.blocks * effort.samples(ROUNDS) {
-            let time = timed(|| pair.send_paced(&data, packets as u64))?;
+            pair.prepare(&data);
+            let time = timed(|| pair.send_paced(packets as u64))?;
             pair.receive(keep)?;
             pair.answer()?;
             if round >= WARM_UP

@@ -39,6 +39,8 @@ pub struct Pair {
     host: SessionLoop<UringUdp, HostEndpoint>,
     client: SessionLoop<UringUdp, ClientEndpoint>,
     next_frame: u64,
+    /// The slices of the next frame, and empty buffers behind them.
+    slices: Vec<Vec<u8>>,
     arrivals: Option<(u64, u64)>,
 }
 
@@ -58,6 +60,7 @@ impl Pair {
             host: SessionLoop::new(host_udp, HostEndpoint::new(host_config, now())),
             client: SessionLoop::new(client_udp, ClientEndpoint::new(client_config, now())),
             next_frame: 0,
+            slices: Vec::new(),
             arrivals: None,
         };
         let end = now().plus_micros(PATIENCE_US);
@@ -72,14 +75,22 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Hands a frame to the host slice by slice, and seals and sends all that may leave after each, as the host's
-    /// network thread does.
+    /// Writes the slices of the next frame into buffers that the host gave for earlier ones, as an encoder does.
+    pub fn prepare(&mut self, data: &[u8]) {
+        self.slices.resize(self.slices.len().max(data.len().div_ceil(SLICE_MAX)), Vec::new());
+        for (buffer, slice) in self.slices.iter_mut().zip(data.chunks(SLICE_MAX)) {
+            buffer.extend_from_slice(slice);
+        }
+    }
+
+    /// Hands the frame that was prepared to the host slice by slice, and seals and sends all that may leave after each,
+    /// as the host's network thread does.
     ///
     /// # Errors
     /// If the host does not take it, or a broken socket.
     #[inline]
-    pub fn send_frame(&mut self, data: &[u8]) -> anyhow::Result<()> {
-        self.send_frame_and(data, |_| {})
+    pub fn send_frame(&mut self) -> anyhow::Result<()> {
+        self.send_frame_and(|_| {})
     }
 
     /// As [`send_frame`](Self::send_frame), and calls `on_video` with each batch of video.
@@ -87,24 +98,20 @@ impl Pair {
     /// # Errors
     /// If the host does not take it, or a broken socket.
     #[inline]
-    pub fn send_frame_and(
-        &mut self,
-        data: &[u8],
-        mut on_video: impl FnMut(&endpoint::Transmit),
-    ) -> anyhow::Result<()> {
-        let last = data.len().div_ceil(SLICE_MAX) as u32 - 1;
-        for (index, slice) in (0..).zip(data.chunks(SLICE_MAX)) {
-            self.submit_slice(index, index == last, slice)?;
+    pub fn send_frame_and(&mut self, mut on_video: impl FnMut(&endpoint::Transmit)) -> anyhow::Result<()> {
+        let count = self.slices.iter().take_while(|slice| !slice.is_empty()).count();
+        for index in 0..count {
+            self.submit_slice(index, index + 1 == count)?;
             self.send_and(&mut on_video)?;
         }
         Ok(())
     }
 
-    fn submit_slice(&mut self, slice_index: u32, last_slice: bool, data: &[u8]) -> anyhow::Result<()> {
+    fn submit_slice(&mut self, index: usize, last_slice: bool) -> anyhow::Result<()> {
         let now = now();
         let meta = SliceMeta {
             frame_id: FrameId(self.next_frame),
-            slice_index,
+            slice_index: index as u32,
             last_slice,
             keyframe: self.next_frame == 0,
             reference: self.next_frame.checked_sub(1).map(FrameId),
@@ -115,7 +122,7 @@ impl Pair {
         self.next_frame += u64::from(last_slice);
         self.host
             .endpoint_mut()
-            .submit_slice(now, &meta, data)
+            .submit_buffer(now, &meta, &mut self.slices[index])
             .map_err(|reason| anyhow::anyhow!("the host refused a frame: {reason:?}"))
     }
 
@@ -147,15 +154,15 @@ impl Pair {
         }
     }
 
-    /// Sends a frame as pacing allows it, waiting in between, until as many packets with its data as it
-    /// has, `packets`, have left.
+    /// Sends the frame that was prepared as pacing allows it, waiting in between, until as many packets with its data as
+    /// it has, `packets`, have left.
     ///
     /// # Errors
     /// A broken socket, or a frame that does not leave.
-    pub fn send_paced(&mut self, data: &[u8], packets: u64) -> anyhow::Result<()> {
+    pub fn send_paced(&mut self, packets: u64) -> anyhow::Result<()> {
         let end = now().plus_micros(PATIENCE_US);
         let whole = self.data_packets() + packets;
-        self.send_frame(data)?;
+        self.send_frame()?;
         loop {
             self.send()?;
             if self.data_packets() >= whole {

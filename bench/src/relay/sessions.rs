@@ -114,18 +114,9 @@ impl Issuer {
 
     fn token(&self, session: SessionId, peers: &[Identity; 2]) -> anyhow::Result<String> {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
-        Ok(self.key.mint(&Claims {
-            id: session,
-            session,
-            relay: self.relay.wavry_id(),
-            client: peers[0].wavry_id(),
-            host: peers[1].wavry_id(),
-            issued_ms: now_ms,
-            not_before_ms: now_ms,
-            expires_ms: now_ms + 3_600_000,
-            soft_kbps: 10_000_000,
-            hard_kbps: 10_000_000,
-        }))
+        let identities = [peers[0].wavry_id(), peers[1].wavry_id()];
+        let relay = self.relay.wavry_id();
+        Ok(self.key.mint(&Claims::from_now(session, relay, identities, now_ms, 3_600_000, 10_000_000)))
     }
 }
 

@@ -7,8 +7,8 @@ use rift_core::FrameId;
 use rift_core::receive::{ReadySlice, RecoveredBy};
 use wavry_runtime::spsc::{self, Consumer, Lease, Producer, Slab};
 
-/// Buffers: four frames of eight slices.
-const BUFFERS: usize = 32;
+/// Buffers: four frames of the most slices.
+const BUFFERS: usize = 128;
 /// Bytes in a buffer: as large as the largest slice that a host sends.
 pub(crate) const SLICE_BYTES_MAX: usize = 1 << 20;
 

@@ -724,3 +724,34 @@ proptest! {
         }
     }
 }
+
+/// Slices that change hands leave as those that are copied do, and empty buffers come back: of a peer that takes no
+/// slices too, and of slices that are refused.
+#[test]
+fn exchanged_buffers_leave_as_copied_slices_do() {
+    for slices in [true, false] {
+        let config = SenderConfig { slices, ..config() };
+        let (mut copied, mut exchanged) = (Host::new(&config), Host::new(&config));
+        for frame in 0..20 {
+            for index in 0..3 {
+                let (meta, data) =
+                    (slice(frame, index, index == 2), bytes(7000 + 100 * frame as usize, frame as usize));
+                let mut buffer = data.clone();
+                exchanged.sender.submit_buffer(START, &meta, &mut buffer).unwrap();
+                assert!(buffer.is_empty());
+                copied.submit(&meta, &data).unwrap();
+            }
+            let bodies =
+                |host: &mut Host| host.drain_paced().into_iter().map(|sent| sent.body).collect::<Vec<_>>();
+            let left = bodies(&mut exchanged);
+            assert!(left.len() > 15);
+            assert_eq!(left, bodies(&mut copied), "frame {frame}");
+            exchanged.now = copied.now;
+        }
+        let mut stale = bytes(100, 1);
+        assert_eq!(exchanged.sender.submit_buffer(START, &whole(3), &mut stale), Err(DropReason::Stale));
+        let mut large = vec![0; config.frame_bytes_max + 1];
+        assert_eq!(exchanged.sender.submit_buffer(START, &whole(30), &mut large), Err(DropReason::NoRoom));
+        assert!(stale.is_empty() && large.is_empty());
+    }
+}

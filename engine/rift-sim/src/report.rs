@@ -86,6 +86,10 @@ pub struct FlowReport {
     pub samples: Vec<Sample>,
     /// Every frame and target.
     pub log: StreamLog,
+    /// When its newest picture was stale, and why.
+    pub stale: Vec<Stale>,
+    /// What its controller decided.
+    pub decisions: Vec<Decision>,
 }
 
 /// A decision about the rate.

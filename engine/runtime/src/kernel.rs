@@ -11,6 +11,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::clock::Clock;
+use crate::counters::SendErrorKind;
 use crate::sys;
 use crate::transport::{Transmit, Transport};
 use crate::uring::{OpenError, UringUdp, UringUdpConfig};
@@ -133,6 +134,12 @@ pub enum Unsupported {
         /// What was looked for.
         feature: Feature,
     },
+    /// Every network namespace has a loopback interface of its own, which begins down.
+    #[error(
+        "the loopback interface is down in this network namespace: bring it up with `ip link set lo up` (in a \
+         container, its runtime does)"
+    )]
+    NoLoopback,
     /// Everything seems to be there, but a batch sent over the loopback interface did not arrive as sent.
     #[error("the UDP self-test over the loopback interface failed on Linux {found}: {reason}")]
     SelfTest {
@@ -208,6 +215,7 @@ pub fn require() -> Result<KernelReport, Unsupported> {
         SelfTestError::Io(error) => {
             Unsupported::SelfTest { found: release.clone(), reason: error.to_string() }
         }
+        SelfTestError::NoLoopback => Unsupported::NoLoopback,
         SelfTestError::Lost(counters) => Unsupported::SelfTest {
             found: release.clone(),
             reason: format!("no datagram arrived within {SELF_TEST_NS} ns ({counters})"),
@@ -228,6 +236,7 @@ const SELF_TEST_NS: u64 = 500_000_000;
 enum SelfTestError {
     Open(OpenError),
     Io(io::Error),
+    NoLoopback,
     Lost(String),
 }
 
@@ -243,6 +252,9 @@ fn self_test() -> Result<bool, SelfTestError> {
     }
     let deadline = Clock.now() + SELF_TEST_NS;
     while datagrams < 3 && Clock.now() < deadline {
+        if udp.poll_send_error().is_some_and(|error| error.kind == SendErrorKind::Unreachable) {
+            return Err(SelfTestError::NoLoopback);
+        }
         udp.turn(Some(deadline)).map_err(SelfTestError::Io)?;
         while let Some(batch) = udp.poll_receive() {
             joined |= batch.count() > 1;

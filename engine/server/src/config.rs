@@ -58,8 +58,8 @@ pub struct Config {
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=16))]
     pub encoder_threads: u32,
 
-    /// Slices per frame. Each is sent, and decoded, as soon as it is ready.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=32))]
+    /// Slices per frame. Each is sent, and decoded, as soon as it is ready. 0 chooses by encoder and picture.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=32))]
     pub slices: u32,
 
     /// Bytes per datagram. Raise it only on a network that is known to carry more.

@@ -147,7 +147,7 @@ fn start_threads(
     injector: Option<Box<dyn InputInjector>>,
     link: Option<Link>,
 ) -> anyhow::Result<Threads> {
-    let (slice_sender, slice_receiver) = handoff::slices()?;
+    let (slice_sender, slice_receiver) = handoff::slices();
     let (video_commands, video_command_end) = spsc::ring(RING);
     let (video_notices, video_notice_end) = spsc::ring(RING);
     let (notices, notice_end) = spsc::ring(RING);

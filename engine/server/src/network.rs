@@ -20,7 +20,7 @@ use wavry_runtime::spsc::{Consumer, Producer};
 use wavry_runtime::transport::Transport;
 use wavry_session_loop::{SessionLoop, now};
 
-use crate::handoff::{EncodedBuffer, SliceTimes};
+use crate::handoff::{SliceReceiver, SliceTimes};
 use crate::notice::{HostNotice, Statistics, VideoNotice};
 use crate::trace::FrameTrace;
 use crate::video::VideoCommand;
@@ -30,7 +30,7 @@ const STATISTICS_INTERVAL_US: u64 = 1_000_000;
 
 /// The ends of the rings that the thread holds.
 pub(crate) struct NetworkLinks {
-    pub(crate) slices: Consumer<EncodedBuffer>,
+    pub(crate) slices: SliceReceiver,
     pub(crate) video_notices: Consumer<VideoNotice>,
     pub(crate) video_commands: Producer<VideoCommand>,
     pub(crate) video_thread: Thread,
@@ -166,19 +166,20 @@ impl<T: Transport> NetworkThread<T> {
     }
 
     fn take_slices(&mut self, now: Timestamp) {
-        while let Some(slice) = self.links.slices.pop() {
-            let submitted = self.session.endpoint_mut().submit_slice(now, &slice.meta, &slice.data);
+        while let Some(mut slice) = self.links.slices.pop() {
+            let len = slice.data.len();
+            let submitted = self.session.endpoint_mut().submit_buffer(now, &slice.meta, &mut slice.data);
             if submitted.is_err() {
                 self.statistics.slices_lost += 1;
             }
             if self.tracing.frames {
-                self.trace_slice(&slice.meta, slice.times, slice.data.len());
+                self.trace_slice(&slice.meta, slice.times, len);
             }
             if slice.meta.last_slice {
                 self.statistics.frames += 1;
             }
             let last = slice.meta.last_slice;
-            drop(slice);
+            self.links.slices.give_back(slice.data);
             if self.tracing.frames {
                 // Sealed here and not with the rest, so that the time is this slice's own.
                 self.session.transmit(now);

@@ -349,8 +349,12 @@ fn is_refinement(frame: &CapturedFrame<'_>, refinements_left: u32) -> bool {
 }
 
 fn encoder_config(config: &VideoConfig, size: Geometry, bitrate_bps: u64, fps: u32) -> EncoderConfig {
+    let slices = match config.slices {
+        0 => config.encoder.suitable_slices(size.height),
+        asked_for => asked_for.min(size.height.div_ceil(16)).max(1),
+    };
     EncoderConfig {
-        slices: config.slices.min(size.height.div_ceil(16)).max(1),
+        slices,
         threads: config.encoder_threads,
         ..EncoderConfig::new(size.width, size.height, fps, bitrate_bps)
     }
@@ -541,7 +545,7 @@ mod tests {
         let (notice_end, notices) = spsc::ring(16);
         let links = VideoLinks {
             commands: command_end,
-            slices: handoff::slices().unwrap().0,
+            slices: handoff::slices().0,
             notices: notice_end,
             network: Waker::new().unwrap(),
             shutdown: Shutdown::new(),

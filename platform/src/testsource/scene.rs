@@ -76,13 +76,17 @@ fn bounce(at: u64, span: u32) -> i32 {
 }
 
 /// A pixel of the ground: a gradient, tiles of different brightness, and in every other tile marks like small text.
+///
+/// Marks and the gaps between them have odd lengths. Of even ones every edge would fall between two chroma samples of
+/// 4:2:0 in one frame and into the middle of one in the next, as the ground moves by odd steps: the sharp frame cannot
+/// be predicted from the blurred one, the blurred one can, and the sizes of frames would alternate by a factor of 5.
 fn texel(geometry: Geometry, x: u32, y: u32) -> [u8; BYTES_PER_PIXEL] {
     let (tile_x, tile_y) = (x / TILE, y / TILE);
     let across = (u64::from(x) * 120 / u64::from(geometry.width)) as u32;
     let down = (u64::from(y) * 120 / u64::from(geometry.height)) as u32;
     let lift = mix(tile_x, tile_y) % 64;
     let text =
-        (tile_x + tile_y) % 2 == 1 && y % 12 < 8 && x % 8 < 6 && mix(x / 2, y / 2 + 7919).is_multiple_of(3);
+        (tile_x + tile_y) % 2 == 1 && y % 15 < 9 && x % 9 < 6 && mix(x / 3, y / 3 + 7919).is_multiple_of(3);
     if text {
         return [20, 20, 20, 0];
     }

@@ -142,18 +142,10 @@ impl Lab {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let identities =
             [Identity::from_seed([number; 32]).unwrap(), Identity::from_seed([number ^ 0x80; 32]).unwrap()];
-        let token = self.issuer.mint(&Claims {
-            id: SessionId([number; 16]),
-            session: SessionId([number; 16]),
-            relay: self.identity.wavry_id(),
-            client: identities[0].wavry_id(),
-            host: identities[1].wavry_id(),
-            issued_ms: now_ms,
-            not_before_ms: now_ms,
-            expires_ms: now_ms + 300_000,
-            soft_kbps: 1_000_000,
-            hard_kbps: 1_000_000,
-        });
+        let peers = [identities[0].wavry_id(), identities[1].wavry_id()];
+        let (session, relay) = (SessionId([number; 16]), self.identity.wavry_id());
+        let claims = Claims::from_now(session, relay, peers, now_ms, 300_000, 1_000_000);
+        let token = self.issuer.mint(&claims);
         (token, identities)
     }
 

@@ -75,17 +75,12 @@ impl World {
     }
 
     pub(crate) fn claims(&self) -> Claims {
+        let (relay, peers) =
+            (self.relay_identity.wavry_id(), [identity(1).wavry_id(), identity(2).wavry_id()]);
         Claims {
             id: SessionId([self.us as u8; 16]),
-            session: SESSION,
-            relay: self.relay_identity.wavry_id(),
-            client: identity(1).wavry_id(),
-            host: identity(2).wavry_id(),
-            issued_ms: self.now().unix_ms,
-            not_before_ms: self.now().unix_ms,
-            expires_ms: self.now().unix_ms + 300_000,
             soft_kbps: 50_000,
-            hard_kbps: 100_000,
+            ..Claims::from_now(SESSION, relay, peers, self.now().unix_ms, 300_000, 100_000)
         }
     }
 

@@ -2,14 +2,16 @@
 //! virtual cables.
 //!
 //! Owns the namespaces it made, by names with the process's number in them, and removes them when dropped, with
-//! every device in them. Never touches the namespace that the process is in. Needs root and iproute2; whoever
+//! every device in them. What a process left behind that was killed, the next one that makes a namespace removes. Never touches the namespace that the process is in. Needs root and iproute2; whoever
 //! uses it asks [`unavailable`] first and skips with the reason that it gives.
 
 #![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -37,6 +39,8 @@ impl Namespace {
     /// Without root or iproute2.
     pub fn new(label: &str) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        static LEFT_BEHIND: Once = Once::new();
+        LEFT_BEHIND.call_once(remove_left_behind);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("wavry-{}-{number}-{label}", std::process::id());
         checked(Command::new("ip").args(["netns", "add", &name]))?;
@@ -113,6 +117,20 @@ impl Drop for Namespace {
     }
 }
 
+/// Removes the namespaces of processes that are gone. Those of a process whose number another one has by now stay until that
+/// one is gone too.
+fn remove_left_behind() {
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let owner = name.strip_prefix("wavry-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
+            // Another process may do the same at this moment.
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
 /// Lays a cable (a `veth` pair) between two namespaces and brings both ends up. `queues` receive and transmit
 /// queues at each end.
 ///
@@ -148,6 +166,25 @@ mod tests {
     use super::*;
     use std::net::UdpSocket;
     use std::time::Duration;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        if let Some(reason) = unavailable() {
+            eprintln!("skipped: {reason}");
+            return;
+        }
+        let mut gone = Command::new("true").spawn().unwrap();
+        gone.wait().unwrap();
+        let names = [format!("wavry-{}-0-left", gone.id()), "wavry-test-of-netns".to_owned()];
+        for name in &names {
+            checked(Command::new("ip").args(["netns", "add", name])).unwrap();
+        }
+        let own = Namespace::new("own").unwrap();
+        remove_left_behind();
+        let exists = |name: &str| Path::new("/run/netns").join(name).exists();
+        assert!(!exists(&names[0]) && exists(&names[1]) && exists(own.name()));
+        checked(Command::new("ip").args(["netns", "del", &names[1]])).unwrap();
+    }
 
     #[test]
     fn a_datagram_crosses_a_cable_and_nothing_is_left() {

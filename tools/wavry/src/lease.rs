@@ -71,17 +71,11 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         Command::Mint { key, relay, client, host, session, lifetime, soft_kbps, hard_kbps } => {
             let issuer = load(&key)?;
             let now_ms = unix_ms();
+            let session = session.map_or_else(random_id, Ok)?;
             let claims = Claims {
                 id: random_id()?,
-                session: session.map_or_else(random_id, Ok)?,
-                relay,
-                client,
-                host,
-                issued_ms: now_ms,
-                not_before_ms: now_ms,
-                expires_ms: now_ms + lifetime * 1000,
                 soft_kbps,
-                hard_kbps,
+                ..Claims::from_now(session, relay, [client, host], now_ms, lifetime * 1000, hard_kbps)
             };
             let token = issuer.mint(&claims);
             lease::read_unverified(token.as_bytes())

@@ -7,6 +7,7 @@
 
 mod capacity;
 mod compete;
+mod hold;
 mod ladder;
 mod queue;
 mod sending;
@@ -17,13 +18,15 @@ mod trace;
 pub use ladder::Scale;
 pub use trace::{DecisionTrace, PathState, Reason};
 
-use crate::feedback::{Fate, PacketKind, PacketOutcome, ReportSummary, SentPacket};
+use crate::feedback::{Fate, InFlight, PacketKind, PacketOutcome, ReportSummary, SentPacket};
 use crate::{Bitrate, FrameId, Timestamp};
 use capacity::Capacity;
 use compete::{Rivalry, Seen};
+use hold::{Expected, Hold, Turn};
 use ladder::Ladder;
 use queue::QueueDelay;
 use sending::Sending;
+use trace::Due;
 
 /// Share of the measured capacity that STABLE goes to. Frame sizes vary by some 15 %, and a path that is
 /// filled to the brim drains a large frame's backlog never.
@@ -46,7 +49,7 @@ const NEAR_ALONE: f64 = 0.98;
 const RAMP: f64 = 1.38;
 /// Added near the goal, in bits per second per second: equal for flows that share a path, whatever each sees
 /// of it, which is what makes them meet (Chiu and Jain 1989). About a packet per round trip of 4 ms.
-const APPROACH_BPS_PER_S: f64 = 2.5e6;
+const APPROACH_BPS_PER_S: f64 = 2.2e6;
 /// On slow paths not more than this share of the capacity per second.
 const APPROACH_SHARE_PER_S: f64 = 0.3;
 /// Published: what is left of the rate after a congestion.
@@ -99,14 +102,19 @@ const CALM_US: u64 = 2_000_000;
 const BOLD_US: u64 = 10_000_000;
 /// A capacity so much higher than at the last congestion is another path.
 const OTHER_PATH: f64 = 1.25;
-/// Every packet was told of within round trip, noise, report interval and this; in microseconds.
-const GRACE_US: u64 = 15_000;
+/// Every packet was told of within round trip, noise, report interval and this; in microseconds. The sooner a path
+/// that stands still is noticed, the less is put behind it.
+const GRACE_US: u64 = 4_000;
+/// How much of the noise that takes, as a multiple, and what it is taken for before it was measured, in microseconds.
+const LATE_NOISE: f64 = 1.5;
+const LATE_NOISE_FIRST_US: f64 = 50_000.0;
+/// Where more is lost than this, the end of a frame may be, for which the report waits so long, in microseconds.
+const LATE_LOSS: f64 = 1e-3;
+const LATE_LOSS_US: u64 = 8_000;
 /// Packets overdue and no report for longer than this are an outage, not a hiccup; in microseconds.
 const OUTAGE_US: u64 = 100_000;
 /// What is left of the rate after an outage.
 const AFTER_OUTAGE: f64 = 0.5;
-/// While packets are overdue, a frame is tried this often, in microseconds.
-const PROBE_US: u64 = 100_000;
 /// With jitter above this, in microseconds, the evidence of an empty queue counts.
 const LIFT_NOISE_US: f64 = 1_000.0;
 /// Once there was no queue for this long, in microseconds.
@@ -170,22 +178,13 @@ pub struct Delta2 {
     calm_since: Timestamp,
     rivalry: Rivalry,
     hold: Hold,
+    /// Of the report that is being read.
+    arrived_bytes: u64,
     report_interval_us: f64,
     last_report: Option<Timestamp>,
     /// From the report before to the newest.
     silence_us: u64,
-    trace_due: Option<DecisionTrace>,
-}
-
-/// Whether frames are left out.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hold {
-    /// Since when packets are overdue.
-    since: Option<Timestamp>,
-    /// A frame is let through.
-    probing: bool,
-    next_probe: Timestamp,
-    oldest_unreported: Option<Timestamp>,
+    due: Due,
 }
 
 /// The least round trip of the last one to two windows.
@@ -246,10 +245,11 @@ impl Delta2 {
             calm_since: Timestamp::ZERO,
             rivalry: Rivalry::default(),
             hold: Hold::default(),
+            arrived_bytes: 0,
             report_interval_us: 0.0,
             last_report: None,
             silence_us: 0,
-            trace_due: None,
+            due: Due::default(),
         }
     }
 
@@ -257,9 +257,8 @@ impl Delta2 {
     pub fn on_slice(&mut self, now: Timestamp, bytes: usize, ends_frame: bool) {
         let capacity_bps = self.capacity.bps().unwrap_or(f64::INFINITY);
         self.sending.on_encoded(now, bytes as u64, ends_frame, capacity_bps);
-        if ends_frame && self.hold.probing {
-            self.hold.probing = false;
-            self.hold.next_probe = now.plus_micros(PROBE_US);
+        if ends_frame {
+            self.hold.on_frame(now);
         }
     }
 
@@ -282,6 +281,7 @@ impl Delta2 {
             }
             return;
         };
+        self.arrived_bytes = self.arrived_bytes.saturating_add(packet.bytes.into());
         self.mark += (f64::from(u8::from(marked)) - self.mark) / 64.0;
         if packet.kind == PacketKind::Data && self.front.is_none_or(|front| packet.frame > front) {
             self.front = Some(packet.frame);
@@ -297,12 +297,8 @@ impl Delta2 {
     }
 
     /// A report was read: time to decide.
-    pub fn on_report(
-        &mut self,
-        now: Timestamp,
-        summary: &ReportSummary,
-        oldest_unreported: Option<Timestamp>,
-    ) {
+    pub fn on_report(&mut self, now: Timestamp, summary: &ReportSummary, flight: InFlight) {
+        self.hold.on_arrived(now, core::mem::take(&mut self.arrived_bytes));
         if let Some(rtt_us) = summary.rtt_us {
             self.rtt_min_us.insert(now, rtt_us);
         }
@@ -312,23 +308,19 @@ impl Delta2 {
             // The longest counts, and is forgotten within a second or so.
             self.report_interval_us = interval_us.max(self.report_interval_us * 0.97);
         }
-        self.check_overdue(now, oldest_unreported);
+        self.check_overdue(now, flight);
         self.decide(now);
     }
 
     /// Notices what time brings.
-    pub fn handle_timeout(&mut self, now: Timestamp, oldest_unreported: Option<Timestamp>) {
-        self.check_overdue(now, oldest_unreported);
+    pub fn handle_timeout(&mut self, now: Timestamp, flight: InFlight) {
+        self.check_overdue(now, flight);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Timestamp {
-        match (self.hold.since, self.hold.oldest_unreported) {
-            (None, Some(sent_at)) => sent_at.plus_micros(self.patience_us()),
-            (Some(_), _) if !self.hold.probing => self.hold.next_probe,
-            _ => Timestamp::NEVER,
-        }
+        self.hold.poll_timeout(&self.expected())
     }
 
     /// What the encoder should make, without parity and headers.
@@ -355,7 +347,7 @@ impl Delta2 {
     /// Frames should not be encoded now: what was sent has not arrived.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.hold.since.is_some() && !self.hold.probing
+        self.hold.is_on()
     }
 
     /// The rate at which packets of a frame follow each other; `None` for at once.
@@ -370,9 +362,9 @@ impl Delta2 {
         self.state
     }
 
-    /// The last decision, once.
+    /// The oldest decision that was not fetched.
     pub fn poll_trace(&mut self) -> Option<DecisionTrace> {
-        self.trace_due.take()
+        self.due.pop()
     }
 
     /// The clock jumped: times from before mean nothing.
@@ -406,39 +398,41 @@ impl Delta2 {
         self.rtt_min_us.us().unwrap_or(50_000) as f64
     }
 
-    fn patience_us(&self) -> u64 {
+    /// What packets and reports take when nothing is wrong.
+    fn expected(&self) -> Expected {
         let noise_us = self.queue.noise_us();
-        let noise_us = if noise_us.is_finite() { 1.5 * noise_us } else { 50_000.0 };
+        let noise_us = if noise_us.is_finite() { LATE_NOISE * noise_us } else { LATE_NOISE_FIRST_US };
         let queue_us = if self.rivalry.is_on() { self.queue.waited_us() } else { self.queue.floor_us() };
-        (self.rtt_us() + noise_us + queue_us + self.report_interval_us) as u64 + GRACE_US
+        let empty_us = self.rtt_us() + noise_us + queue_us;
+        let loss_us = if self.loss > LATE_LOSS { LATE_LOSS_US } else { 0 };
+        Expected {
+            patience_us: (empty_us + self.report_interval_us) as u64 + GRACE_US + loss_us,
+            silence_us: (LATE_NOISE * self.noise_us() + self.report_interval_us) as u64 + loss_us,
+            empty_us,
+            capacity_bps: self.capacity.bps().unwrap_or(f64::INFINITY),
+        }
     }
 
-    fn check_overdue(&mut self, now: Timestamp, oldest: Option<Timestamp>) {
-        self.hold.oldest_unreported = oldest;
-        let patience_us = self.patience_us();
-        let overdue = oldest.is_some_and(|sent_at| now.micros_since(sent_at) >= patience_us);
-        match (self.hold.since, overdue) {
-            (None, true) if self.rtt_min_us.us().is_some() => {
-                self.hold.since = Some(now);
-                self.hold.next_probe = now.plus_micros(PROBE_US);
+    fn check_overdue(&mut self, now: Timestamp, flight: InFlight) {
+        if self.rtt_min_us.us().is_none() {
+            // Nothing ever arrived, so nothing is late.
+            return;
+        }
+        match self.hold.update(now, flight, &self.expected()) {
+            Some(Turn::Held) => {
                 self.unlift(now);
                 self.caution = (self.caution + CAUTION_STEP).min(CAUTION_MAX);
                 self.note(now, Reason::Overdue);
             }
-            (Some(since), false) => {
-                self.hold.since = None;
-                self.hold.probing = false;
+            Some(Turn::Probe) => self.note(now, Reason::Probe),
+            Some(Turn::Released(us)) => {
                 // What the path carried before it stood still is no promise.
-                if self.silence_us.min(now.micros_since(since)) > OUTAGE_US {
+                if self.silence_us.min(us) > OUTAGE_US {
                     self.rate_bps *= AFTER_OUTAGE;
                 }
                 self.note(now, Reason::Resumed);
             }
-            (Some(_), true) if !self.hold.probing && now >= self.hold.next_probe => {
-                self.hold.probing = true;
-                self.note(now, Reason::Probe);
-            }
-            _ => {}
+            None => {}
         }
     }
 
@@ -453,12 +447,20 @@ impl Delta2 {
         let seen = Seen {
             queue_us,
             limit_us: LIMIT_US,
+            rtt_us: self.rtt_us(),
             rate_bps: self.rate_bps,
             capacity_bps: self.capacity.bps(),
             apart: self.capacity.apart(),
         };
         let switched = self.rivalry.update(now, dt_us, &seen);
         if let Some(reason) = switched {
+            if reason == Reason::Compete {
+                self.rate_bps = self.rate_bps.max(self.rivalry.before_test_bps(now));
+            } else {
+                // Whoever else is there must not be met by a ramp.
+                let capacity_bps = self.capacity.bps().unwrap_or(self.rate_bps);
+                self.congestion = Some((self.rate_bps, capacity_bps, now));
+            }
             self.note(now, reason);
         }
         let reason = if self.rivalry.is_on() {
@@ -532,10 +534,13 @@ impl Delta2 {
         self.unlift(now);
         self.caution = (self.caution + CAUTION_STEP).min(CAUTION_MAX);
         let drain = (self.foreign_us / DRAIN_US).min(DRAIN_MAX);
+        // Of streams that share a path none sees more than its part of what is too much, and all give way at once.
+        let left = BETA.min(1.0 - drain);
         let share = self.capacity.bps().map_or(f64::INFINITY, |c| c * (DRAIN_SHARE - drain));
         let capacity = self.capacity.bps().unwrap_or(self.rate_bps);
         self.congestion = Some((self.rate_bps, capacity, now));
-        self.rate_bps = (BETA * self.rate_bps).min(share);
+        let least_bps = self.rivalry.test_least_bps(now).min(self.rate_bps);
+        self.rate_bps = (left * self.rate_bps).min(share).max(least_bps);
         Some(Reason::Queue)
     }
 
@@ -636,7 +641,7 @@ impl Delta2 {
 
     fn note(&mut self, now: Timestamp, reason: Reason) {
         self.reason = reason;
-        self.trace_due = Some(self.trace(now));
+        self.due.push(self.trace(now));
     }
 
     /// How things stand.

@@ -82,3 +82,23 @@ pub struct DecisionTrace {
     /// The encoder is held back.
     pub held: bool,
 }
+
+/// Decisions of one moment that wait to be fetched, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    decisions: [Option<DecisionTrace>; 4],
+}
+
+impl Due {
+    /// There never are more at one moment: a hold, a rival, a rate. Whoever does not fetch loses the newest.
+    pub(super) fn push(&mut self, decision: DecisionTrace) {
+        if let Some(free) = self.decisions.iter_mut().find(|slot| slot.is_none()) {
+            *free = Some(decision);
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<DecisionTrace> {
+        self.decisions.rotate_left(1);
+        self.decisions.last_mut()?.take()
+    }
+}

@@ -17,7 +17,7 @@ mod sent;
 
 pub use delay::DelayBase;
 pub use schedule::ReportSchedule;
-pub use sent::{ReportSummary, SentHistory};
+pub use sent::{InFlight, ReportSummary, SentHistory};
 
 use crate::{FrameId, PacketId, Timestamp};
 

@@ -50,6 +50,15 @@ pub struct ReportSummary {
     pub newest_sent_at: Option<Timestamp>,
 }
 
+/// What left and was not told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InFlight {
+    /// Bytes of datagrams.
+    pub bytes: u64,
+    /// When the oldest packet left that no report has spoken of yet.
+    pub oldest_unreported: Option<Timestamp>,
+}
+
 /// A ring of the packets that left last. Ids that were not recorded carried no video; they are passed
 /// over.
 #[derive(Debug)]
@@ -198,6 +207,12 @@ impl SentHistory {
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
         self.in_flight_bytes
+    }
+
+    /// What is under way now.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        InFlight { bytes: self.in_flight_bytes, oldest_unreported: self.oldest_unreported() }
     }
 
     /// When the oldest packet left that no report has spoken of yet.

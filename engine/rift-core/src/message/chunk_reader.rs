@@ -46,12 +46,15 @@ impl ChunkReader {
     /// The chunk that `body` is. `None` says nothing: ask [`decode`](super::decode).
     #[inline]
     pub fn read<'a>(&mut self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
-        match &self.seen {
-            Some(look) => look.repeated(body).or_else(|| self.read_new(body)),
-            None => self.read_new(body),
+        if let Some(look) = &self.seen
+            && let Some(chunk) = look.repeated(body)
+        {
+            return Some(chunk);
         }
+        self.read_new(body)
     }
 
+    #[cold]
     fn read_new<'a>(&mut self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
         let (chunk, index) = plain(body)?;
         // The last of a slice is seldom like the others, which may still come.

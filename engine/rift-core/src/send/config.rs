@@ -40,7 +40,8 @@ pub struct SenderConfig {
     pub parity: f32,
     /// How parity is computed; Reed-Solomon only where the peer understands it.
     pub code: Code,
-    /// A frame that could not leave for this long is given up when a newer one comes, in microseconds.
+    /// A frame that could not leave for this long, or a keyframe for twice as long, is given up when a newer one comes, in
+    /// microseconds.
     pub queue_us_max: u64,
     /// A frame is not sent again where it would arrive later than this after it was submitted, in
     /// microseconds. The receiver's playout deadline.
@@ -82,6 +83,8 @@ pub struct PoolSizes {
     pub frame_bytes: usize,
     /// Slices in a frame slot.
     pub slices: usize,
+    /// Bytes that the buffer of a slice has at first.
+    pub slice_bytes: usize,
     /// Chunks in a frame slot.
     pub chunks: usize,
     /// Slices waiting to leave.
@@ -110,6 +113,8 @@ impl SenderConfig {
             frames,
             frame_bytes,
             slices,
+            // Frames that are cut evenly fit; a longer slice makes its buffer grow.
+            slice_bytes: frame_bytes / slices,
             chunks: frame_bytes.div_ceil(chunk_bytes_min) + slices,
             // A slice waits at most once.
             queued_slices: frames * slices,

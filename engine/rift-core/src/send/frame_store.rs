@@ -9,10 +9,6 @@ use super::{PoolSizes, SliceMeta};
 use crate::message::VideoChunk;
 use crate::{FrameId, Timestamp};
 
-/// Frames are copied in pieces of this length, in bytes. For long copies the C library turns to string
-/// instructions, which leave the copy in a farther cache than the one it is read from right after.
-const COPY_PIECE: usize = 4096;
-
 /// Names a chunk. Does not keep its frame in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ChunkRef {
@@ -30,8 +26,8 @@ pub(super) struct SliceRecord {
     pub(super) last_slice: bool,
     pub(super) capture_us: u32,
     pub(super) encode_us: u32,
-    /// Where its bytes lie in the frame.
-    pub(super) offset: usize,
+    /// The slot's buffer that holds it.
+    buffer: usize,
     pub(super) len: usize,
     /// Payload of every chunk but the last, in bytes.
     pub(super) chunk_len: usize,
@@ -56,11 +52,11 @@ impl SliceRecord {
         bound(group)..bound(group + 1)
     }
 
-    /// Where the payload of `chunk` lies in the frame.
+    /// Where the payload of `chunk` lies in the slice.
     #[inline]
     pub(super) fn payload(&self, chunk: u32) -> core::ops::Range<usize> {
         let start = chunk as usize * self.chunk_len;
-        self.offset + start..self.offset + self.len.min(start + self.chunk_len)
+        start..self.len.min(start + self.chunk_len)
     }
 
     /// Length of the body of `chunk`.
@@ -76,10 +72,12 @@ pub(super) struct Slot {
     in_use: bool,
     pub(super) frame_id: FrameId,
     pub(super) submitted_at: Timestamp,
-    keyframe: bool,
+    pub(super) keyframe: bool,
     timestamp: Timestamp,
     reference_distance: u32,
-    bytes: Box<[u8]>,
+    /// One for each slice there may be; those beyond the last slice are empty.
+    buffers: Box<[Vec<u8>]>,
+    /// Bytes in all buffers.
     len: usize,
     /// Length set by the pool sizes, never pushed beyond.
     slices: Vec<SliceRecord>,
@@ -88,10 +86,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The bytes at `range`.
+    /// The payload of `chunk` of a slice of this slot.
     #[inline]
-    pub(super) fn bytes(&self, range: core::ops::Range<usize>) -> &[u8] {
-        &self.bytes[range]
+    pub(super) fn payload(&self, slice: &SliceRecord, chunk: u32) -> &[u8] {
+        &self.buffers[slice.buffer][slice.payload(chunk)]
     }
 
     /// The fields that the chunks of `slice` share.
@@ -136,6 +134,8 @@ pub(super) struct FrameStore {
     slots: Box<[Slot]>,
     /// The slot freed last is used first: its memory is most likely still in a cache.
     free: Vec<u16>,
+    /// Most bytes in a frame.
+    bytes_max: usize,
     slices_max: usize,
     chunks_max: usize,
 }
@@ -150,7 +150,8 @@ impl FrameStore {
             keyframe: false,
             timestamp: Timestamp::ZERO,
             reference_distance: 0,
-            bytes: vec![0; pools.frame_bytes].into_boxed_slice(),
+            // Not written before it is used, so that untouched memory is not there yet.
+            buffers: (0..pools.slices).map(|_| Vec::with_capacity(pools.slice_bytes)).collect(),
             len: 0,
             slices: Vec::with_capacity(pools.slices),
             resent_at: Vec::with_capacity(pools.chunks),
@@ -158,6 +159,7 @@ impl FrameStore {
         Self {
             slots: (0..pools.frames).map(|_| slot()).collect(),
             free: (0..pools.frames as u16).rev().collect(),
+            bytes_max: pools.frame_bytes,
             slices_max: pools.slices,
             chunks_max: pools.chunks,
         }
@@ -176,6 +178,7 @@ impl FrameStore {
         let distance = meta.reference.map_or(0, |r| meta.frame_id.0.saturating_sub(r.0));
         slot.reference_distance = u32::try_from(distance).unwrap_or(0);
         slot.len = 0;
+        slot.buffers.iter_mut().for_each(Vec::clear);
         slot.slices.clear();
         slot.resent_at.clear();
         Some(index)
@@ -207,16 +210,27 @@ impl FrameStore {
         used.min_by_key(|(_, s)| s.frame_id).map(|(i, _)| i as u16)
     }
 
-    /// Copies `data` behind what the slot holds; `false` if it does not fit.
-    pub(super) fn append(&mut self, index: u16, data: &[u8]) -> bool {
+    /// The buffer for the next slice, if there is room for `len` more bytes in the frame.
+    fn next_buffer(&mut self, index: u16, len: usize) -> Option<&mut Vec<u8>> {
         let slot = &mut self.slots[usize::from(index)];
-        let Some(room) = slot.bytes.get_mut(slot.len..slot.len.saturating_add(data.len())) else {
-            return false;
-        };
-        for (to, from) in room.chunks_mut(COPY_PIECE).zip(data.chunks(COPY_PIECE)) {
-            to.copy_from_slice(from);
-        }
-        slot.len += data.len();
+        let total = slot.len.checked_add(len).filter(|total| *total <= self.bytes_max)?;
+        let buffer = slot.buffers.get_mut(slot.slices.len())?;
+        slot.len = total;
+        Some(buffer)
+    }
+
+    /// Copies `data` behind what the slot holds of the next slice; `false` if it does not fit. Allocates for a slice that
+    /// is longer than any in its place before.
+    pub(super) fn append(&mut self, index: u16, data: &[u8]) -> bool {
+        self.next_buffer(index, data.len()).map(|buffer| buffer.extend_from_slice(data)).is_some()
+    }
+
+    /// Takes `data` for the next slice, of which the slot must hold nothing yet, and leaves an empty buffer in its place;
+    /// `false` if it does not fit.
+    pub(super) fn exchange(&mut self, index: u16, data: &mut Vec<u8>) -> bool {
+        let Some(buffer) = self.next_buffer(index, data.len()) else { return false };
+        debug_assert!(buffer.is_empty());
+        core::mem::swap(buffer, data);
         true
     }
 
@@ -224,14 +238,14 @@ impl FrameStore {
     /// if the slot holds as many slices or chunks as it can.
     pub(super) fn push_slice(&mut self, index: u16, meta: &SliceMeta, cut: Cut) -> Option<u16> {
         let slot = &mut self.slots[usize::from(index)];
-        let offset = slot.slices.last().map_or(0, |s| s.offset + s.len);
-        let len = slot.len - offset;
+        let buffer = slot.slices.len();
+        let len = slot.buffers.get(buffer)?.len();
         let mut slice = SliceRecord {
             slice_index: meta.slice_index,
             last_slice: meta.last_slice,
             capture_us: meta.capture_us,
             encode_us: meta.encode_us,
-            offset,
+            buffer,
             len,
             chunk_len: len,
             chunk_count: 0,
@@ -374,7 +388,8 @@ mod tests {
             assert!(store.append(slot, &[1]));
             assert_eq!(store.push_slice(slot, &meta(1, i), CUT), Some(i as u16));
         }
-        assert!(store.append(slot, &[1]));
+        assert!(!store.append(slot, &[1]));
+        assert!(!store.exchange(slot, &mut vec![1]));
         assert_eq!(store.push_slice(slot, &meta(1, 3), CUT), None);
         assert!(store.lease(Timestamp::ZERO, &meta(2, 0)).is_some());
         assert_eq!(store.lease(Timestamp::ZERO, &meta(3, 0)), None);

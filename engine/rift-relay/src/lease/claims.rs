@@ -46,6 +46,33 @@ pub struct Claims {
     pub hard_kbps: u32,
 }
 
+impl Claims {
+    /// Those of a lease that begins now, with the session's id for its own: one lease for one session. `kbps` is the rate that
+    /// each peer may send on average and for short.
+    #[must_use]
+    pub fn from_now(
+        session: SessionId,
+        relay: WavryId,
+        [client, host]: [WavryId; 2],
+        now_ms: u64,
+        life_ms: u64,
+        kbps: u32,
+    ) -> Self {
+        Self {
+            id: session,
+            session,
+            relay,
+            client,
+            host,
+            issued_ms: now_ms,
+            not_before_ms: now_ms,
+            expires_ms: now_ms.saturating_add(life_ms),
+            soft_kbps: kbps,
+            hard_kbps: kbps,
+        }
+    }
+}
+
 /// The claims are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ClaimsError {

@@ -72,7 +72,7 @@ fn watch(mut client: SessionLoop<UringUdp, ClientEndpoint>, over: &AtomicBool) -
 /// R-ROB-3 beyond the core: with sockets, rings, wake-ups and the program's own work.
 #[test]
 fn the_network_thread_neither_allocates_nor_enters_the_kernel_twice_per_turn() {
-    let (mut slices, slice_end) = handoff::slices().unwrap();
+    let (mut slices, slice_end) = handoff::slices();
     let (_video_notices, video_notices) = spsc::ring(16);
     let (video_commands, mut commands) = spsc::ring(256);
     let (notices, mut told) = spsc::ring(256);

@@ -82,7 +82,7 @@ struct Frame {
 fn frames(open: OpenFn, span: Duration) -> Vec<Frame> {
     let (mut commands, command_end) = spsc::ring(16);
     let (notices, _notices) = spsc::ring(16);
-    let (slices, mut slice_end) = handoff::slices().unwrap();
+    let (slices, mut slice_end) = handoff::slices();
     let shutdown = Shutdown::new();
     let links = VideoLinks {
         commands: command_end,
@@ -113,10 +113,11 @@ fn frames(open: OpenFn, span: Duration) -> Vec<Frame> {
                 frames.push(Frame {
                     captured_us: slice.times.captured / 1000,
                     took_us: (Clock.now() - slice.times.captured) / 1000,
-                    width: u32::from_le_bytes((*slice.data).try_into().unwrap()),
+                    width: u32::from_le_bytes(slice.data.as_slice().try_into().unwrap()),
                     keyframe: slice.meta.keyframe,
                 });
             }
+            slice_end.give_back(slice.data);
         }
         thread::sleep(Duration::from_millis(1));
     }

@@ -159,6 +159,25 @@ impl HostEndpoint {
         result
     }
 
+    /// As [`submit_slice`](Self::submit_slice) without the copy: exchanges the buffer for an empty one.
+    ///
+    /// # Errors
+    /// As [`submit_slice`](Self::submit_slice); the buffer is emptied all the same.
+    pub fn submit_buffer(
+        &mut self,
+        now: Timestamp,
+        meta: &SliceMeta,
+        data: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let Some((_, stream)) = streaming(&mut self.sessions) else {
+            data.clear();
+            return Err(DropReason::Unexpected);
+        };
+        let result = stream.submit_buffer(now, meta, data);
+        stream.poll_changes(now, &mut self.events);
+        result
+    }
+
     /// Takes a packet of encoded sound whose first sample is of `timestamp`.
     ///
     /// # Errors

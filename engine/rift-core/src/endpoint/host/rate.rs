@@ -2,7 +2,7 @@
 
 use super::{ControllerKind, StreamOffer};
 use crate::delta2::{DecisionTrace, Delta2, Delta2Config, PathState, Reason, Scale};
-use crate::feedback::{PacketOutcome, ReportSummary, SentPacket};
+use crate::feedback::{InFlight, PacketOutcome, ReportSummary, SentPacket};
 use crate::send::delta_v1::DeltaState;
 use crate::send::{DeltaV1, DeltaV1Config};
 use crate::{Bitrate, Timestamp};
@@ -118,16 +118,16 @@ impl RateControl {
         }
     }
 
-    pub(super) fn on_report(&mut self, now: Timestamp, summary: &ReportSummary, oldest: Option<Timestamp>) {
+    pub(super) fn on_report(&mut self, now: Timestamp, summary: &ReportSummary, flight: InFlight) {
         if let Controller::Delta2(controller) = &mut self.controller {
-            controller.on_report(now, summary, oldest);
+            controller.on_report(now, summary, flight);
             self.keep_decision();
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Timestamp, oldest: Option<Timestamp>) {
+    pub(super) fn handle_timeout(&mut self, now: Timestamp, flight: InFlight) {
         if let Controller::Delta2(controller) = &mut self.controller {
-            controller.handle_timeout(now, oldest);
+            controller.handle_timeout(now, flight);
             self.keep_decision();
         }
     }

@@ -74,14 +74,17 @@ pub(super) struct Streaming {
 /// A request that repeats until it is served, told to the program once per round trip.
 #[derive(Debug, Default)]
 struct Served {
-    /// Of the newest frame served: requests about older ones are late repetitions.
-    up_to: Option<FrameId>,
+    /// The newest frame served, and when: for a round trip requests about older ones are late repetitions. Later
+    /// ones were made by somebody to whom that frame was lost too.
+    up_to: Option<(FrameId, Timestamp)>,
     told_at: Option<Timestamp>,
 }
 
 impl Served {
     fn is_news(&mut self, now: Timestamp, frame: FrameId, pause_us: u64) -> bool {
-        let is_old = self.up_to.is_some_and(|served| served > frame);
+        let is_old = self.up_to.is_some_and(|(served, at)| {
+            served > frame && (now < at || now.micros_since(at) < pause_us.saturating_add(ANSWER_US))
+        });
         let is_told = self.told_at.is_some_and(|at| now >= at && now.micros_since(at) < pause_us);
         if is_old || is_told {
             return false;
@@ -90,8 +93,8 @@ impl Served {
         true
     }
 
-    fn on_served(&mut self, frame: FrameId) {
-        self.up_to = Some(frame);
+    fn on_served(&mut self, now: Timestamp, frame: FrameId) {
+        self.up_to = Some((frame, now));
         self.told_at = None;
     }
 }
@@ -154,12 +157,28 @@ impl Streaming {
         data: &[u8],
     ) -> Result<(), DropReason> {
         self.sender.submit_slice(now, meta, data)?;
-        self.rate.on_slice(now, data.len(), meta.last_slice);
-        if meta.keyframe {
-            self.keyframe.on_served(meta.frame_id);
-            self.invalidation.on_served(meta.frame_id);
-        }
+        self.on_slice(now, meta, data.len());
         Ok(())
+    }
+
+    pub(super) fn submit_buffer(
+        &mut self,
+        now: Timestamp,
+        meta: &SliceMeta,
+        data: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let len = data.len();
+        self.sender.submit_buffer(now, meta, data)?;
+        self.on_slice(now, meta, len);
+        Ok(())
+    }
+
+    fn on_slice(&mut self, now: Timestamp, meta: &SliceMeta, len: usize) {
+        self.rate.on_slice(now, len, meta.last_slice);
+        if meta.keyframe {
+            self.keyframe.on_served(now, meta.frame_id);
+            self.invalidation.on_served(now, meta.frame_id);
+        }
     }
 
     pub(super) fn submit_audio(&mut self, timestamp: Timestamp, data: &[u8]) -> Result<(), DropReason> {
@@ -209,7 +228,7 @@ impl Streaming {
                     rate.on_outcome(outcome);
                     sender.on_outcome(outcome, rate.is_queued());
                 });
-                self.rate.on_report(now, &summary, self.sent.oldest_unreported());
+                self.rate.on_report(now, &summary, self.sent.in_flight());
                 Ok(())
             }
             Incoming::Unknown => Ok(()),
@@ -272,7 +291,7 @@ impl Streaming {
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp, events: &mut VecDeque<HostEvent>) {
         if now >= self.rate.poll_timeout() {
-            self.rate.handle_timeout(now, self.sent.oldest_unreported());
+            self.rate.handle_timeout(now, self.sent.in_flight());
             self.poll_changes(now, events);
         }
     }
@@ -507,5 +526,20 @@ mod tests {
         assert_eq!(of(Features::ALL.without(Features::FEC_REGULAR)).parity, 0.0);
         let published = of(Features::NONE);
         assert_eq!((published.code, published.parity, published.slices), (Code::Xor, 0.0, false));
+    }
+
+    /// Proves R-REC-7: a request that was made before what it asks for could be seen is passed over; one that was made
+    /// after it was lost is not.
+    #[test]
+    fn a_request_is_old_for_a_round_trip() {
+        let at = |ms: u64| Timestamp::from_micros(ms * 1_000);
+        let mut served = Served::default();
+        assert!(served.is_news(at(0), FrameId(5), 300_000));
+        assert!(!served.is_news(at(200), FrameId(5), 300_000), "told");
+        served.on_served(at(210), FrameId(9));
+        assert!(!served.is_news(at(500), FrameId(5), 300_000), "made while the keyframe was under way");
+        assert!(served.is_news(at(560), FrameId(5), 300_000), "the keyframe was lost");
+        served.on_served(at(600), FrameId(40));
+        assert!(served.is_news(at(610), FrameId(41), 300_000));
     }
 }

@@ -115,7 +115,7 @@ impl VideoSender {
         let (slot, slice) = self.store.find(chunk)?;
         let last = active.written + 1 == active.batch.count;
         let template = if last { &self.last_template } else { &self.template };
-        let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
+        let len = template.write(chunk.chunk, slot.payload(slice, chunk.chunk), out)?;
         match self.code {
             Code::Xor => self.parity.accumulate(active.written, &out[..len]),
             Code::ReedSolomon if active.is_protected => {

@@ -2,7 +2,7 @@
 
 use super::super::frame_store::{ChunkRef, Cut};
 use super::super::{BatchKind, FramesDropped, SliceMeta};
-use super::{Active, Intake, QueuedSlice, VideoSender};
+use super::{Active, Intake, QueuedSlice, SliceData, VideoSender};
 use crate::{DropReason, FrameId, Timestamp};
 
 impl VideoSender {
@@ -58,8 +58,17 @@ impl VideoSender {
     }
 
     /// Stores the bytes, and queues the slice if it is to leave by itself or is the frame's last.
-    pub(super) fn append(&mut self, slot: u16, meta: &SliceMeta, data: &[u8]) -> bool {
-        if self.queue.len() == self.queue_max || !self.store.append(slot, data) {
+    pub(super) fn append(&mut self, slot: u16, meta: &SliceMeta, data: SliceData<'_>) -> bool {
+        if self.queue.len() == self.queue_max {
+            return false;
+        }
+        let fits = match data {
+            // Slices that are to leave as one are joined.
+            SliceData::Owned(buffer) if self.slices => self.store.exchange(slot, buffer),
+            SliceData::Owned(buffer) => self.store.append(slot, buffer),
+            SliceData::Borrowed(bytes) => self.store.append(slot, bytes),
+        };
+        if !fits {
             return false;
         }
         if !self.slices && !meta.last_slice {
@@ -101,8 +110,10 @@ impl VideoSender {
             serial: self.store.serial(front.slot),
             chunk: 0,
         };
-        let waited_us = self.store.find(at).map_or(0, |(slot, _)| now.micros_since(slot.submitted_at));
-        if waited_us > self.queue_us_max
+        let Some((slot, _)) = self.store.find(at) else { return };
+        // Without a keyframe there would have to be another one, which takes as long again.
+        let us_max = self.queue_us_max.saturating_mul(if slot.keyframe { 2 } else { 1 });
+        if now.micros_since(slot.submitted_at) > us_max
             && let Some((first, count)) = self.drop_queued(None)
         {
             self.counters.frames_dropped_stale += count;

@@ -89,6 +89,23 @@ struct QueuedSlice {
     slice: u16,
 }
 
+/// The bytes of a slice on their way in.
+enum SliceData<'a> {
+    /// To be copied.
+    Borrowed(&'a [u8]),
+    /// To be exchanged for an empty buffer.
+    Owned(&'a mut Vec<u8>),
+}
+
+impl SliceData<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Borrowed(bytes) => bytes.is_empty(),
+            Self::Owned(buffer) => buffer.is_empty(),
+        }
+    }
+}
+
 /// What becomes of further slices of the newest frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Intake {
@@ -132,7 +149,8 @@ struct PendingParity {
 }
 
 impl VideoSender {
-    /// Makes a sender; allocates everything that it will ever use.
+    /// Makes a sender; allocates everything that it will ever use, but for slices that are longer than an even share of
+    /// the largest frame.
     #[must_use]
     pub fn new(config: &SenderConfig) -> Self {
         let pools = config.pool_sizes();
@@ -186,6 +204,26 @@ impl VideoSender {
     /// submitted before. `NoRoom`: the frame is larger than the sender was built for and is given up.
     /// `Malformed`: an empty slice, or a reference that is not older than its frame.
     pub fn submit_slice(&mut self, now: Timestamp, meta: &SliceMeta, data: &[u8]) -> Result<(), DropReason> {
+        self.submit(now, meta, SliceData::Borrowed(data))
+    }
+
+    /// As [`submit_slice`](Self::submit_slice) without the copy: takes the buffer's bytes, and leaves an empty buffer in
+    /// their place whose memory held a slice of an earlier frame. Where the peer does not take slices they are copied.
+    ///
+    /// # Errors
+    /// As [`submit_slice`](Self::submit_slice); the buffer is emptied all the same.
+    pub fn submit_buffer(
+        &mut self,
+        now: Timestamp,
+        meta: &SliceMeta,
+        data: &mut Vec<u8>,
+    ) -> Result<(), DropReason> {
+        let result = self.submit(now, meta, SliceData::Owned(data));
+        data.clear();
+        result
+    }
+
+    fn submit(&mut self, now: Timestamp, meta: &SliceMeta, data: SliceData<'_>) -> Result<(), DropReason> {
         if data.is_empty() || meta.reference.is_some_and(|r| r >= meta.frame_id) {
             return Err(DropReason::Malformed);
         }

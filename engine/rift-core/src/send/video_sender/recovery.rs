@@ -52,7 +52,7 @@ impl VideoSender {
         let chunk = self.retransmissions.front()?;
         let (slot, slice) = self.store.find(chunk)?;
         let template = slot.template(slice, chunk.chunk);
-        let len = template.write(chunk.chunk, slot.bytes(slice.payload(chunk.chunk)), out)?;
+        let len = template.write(chunk.chunk, slot.payload(slice, chunk.chunk), out)?;
         self.history.record(packet_id, chunk);
         self.retransmissions.pop();
         Some(len)
