@@ -171,9 +171,10 @@ impl RunLog<'_> {
         let split = if best_us.saturating_add(SLACK_US) <= from_us {
             from_us
         } else {
-            // Where the best needs one round, two are granted.
+            // Where the best needs one round, two are granted; what leaves in the second stands in the queue of then.
             let round_us = self.delay_us.0 + self.delay_us.1 + self.period_us;
-            best_us.saturating_add(SLACK_US + 2 * round_us).clamp(from_us, to_us)
+            let wait_us = self.wait_us(best_us, best_us.saturating_add(round_us));
+            best_us.saturating_add(SLACK_US + 2 * round_us + wait_us).clamp(from_us, to_us)
         };
         if split > from_us {
             let first_us = frames[first].captured_us;
@@ -193,6 +194,13 @@ impl RunLog<'_> {
             }
         }
         add(split, to_us, Cause::Avoidable);
+    }
+
+    /// The longest that a packet waited in the queue which left between two moments and arrived.
+    fn wait_us(&self, from_us: u64, to_us: u64) -> u64 {
+        let arrived =
+            between(self.down, from_us, to_us).iter().filter_map(|p| Some(p.arrived()? - p.sent_us));
+        arrived.max().map_or(0, |us| us.saturating_sub(self.delay_us.0))
     }
 
     /// When the best recovery would have had one of the frames `first..end` whole and decodable.
@@ -561,6 +569,22 @@ mod tests {
         assert_eq!(run.causes(), [Cause::Loss]);
         run.stream.idle.iter_mut().for_each(|idle| idle.1 = Idle::Paused);
         assert_eq!(run.causes(), [Cause::Source]);
+    }
+
+    /// A loss behind a queue of 200 ms: what replaces it stands there too, and what replaces that. A client that still
+    /// has nothing then was not served.
+    #[test]
+    fn repair_waits_in_the_queue_and_not_for_ever() {
+        let mut run = Run::new();
+        run.packets(40..150).for_each(|p| p.arrived_us += 200_000);
+        for (i, frame) in run.stream.frames.iter_mut().enumerate().skip(40) {
+            frame.complete_us = i as u64 * PERIOD_US + 213_000;
+        }
+        run.incomplete(50..68);
+        run.down[50 * 4 + 2].arrived_us = PacketRecord::LOST;
+        assert!(!run.causes().contains(&Cause::Avoidable), "{:?}", run.causes());
+        run.incomplete(68..120);
+        assert!(run.causes().contains(&Cause::Avoidable), "{:?}", run.causes());
     }
 
     #[test]

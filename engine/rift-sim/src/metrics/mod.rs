@@ -17,8 +17,9 @@ pub const NEVER_US: u32 = u32::MAX;
 pub const STALE_US: u64 = 100_000;
 /// An increase of capacity is used once the target is at least this share of it.
 const USED_SHARE: f64 = 0.8;
-/// After a decrease of capacity, frames are settled once none is later than this, in microseconds.
-const SETTLED_US: u32 = 50_000;
+/// After a decrease of capacity, frames are settled once none is later than this beyond the way without queues, in
+/// microseconds: 50 ms on a path of 20 ms there and back.
+const SETTLED_US: u64 = 40_000;
 /// How long after a change of capacity its consequences are looked for, in microseconds.
 const CHANGE_US: u64 = 5_000_000;
 
@@ -172,6 +173,8 @@ pub struct Traffic {
     pub video_packets: [u64; 3],
     /// Bytes of the bodies of all these.
     pub body_bytes: u64,
+    /// From host to client without queues, in microseconds.
+    pub way_us: u64,
 }
 
 /// What a stream was worth.
@@ -226,7 +229,7 @@ pub struct ChangeRecord {
     /// After.
     pub to: Bitrate,
     /// After an increase: until the target was 80 % of the new capacity; after a decrease: until the last frame
-    /// that was later than 50 ms was there. In microseconds; `None` if that was not before the next change
+    /// that was late (40 ms beyond the way without queues) was there. In microseconds; `None` if that was not before the next change
     /// or within 5 s.
     pub took_us: Option<u64>,
 }
@@ -275,7 +278,7 @@ impl StreamMetrics {
             redundancy: share((parity + again) as f64, data as f64),
             feedback: share(traffic.back_wire_bytes as f64, traffic.wire_bytes as f64),
             ramp_us: ramp_us(log, course),
-            changes: changes(log, course, from_us, to_us),
+            changes: changes(log, course, (from_us, to_us), traffic.way_us + SETTLED_US),
             shared: Shared::default(),
         }
     }
@@ -341,7 +344,13 @@ fn ramp_us(log: &StreamLog, course: &Course) -> Option<u64> {
     log.reaches(wanted, first_us, u64::MAX).map(|at| at - first_us)
 }
 
-fn changes(log: &StreamLog, course: &Course, from_us: u64, to_us: u64) -> Vec<ChangeRecord> {
+/// `late_us`: after a decrease, frames that take longer are not settled.
+fn changes(
+    log: &StreamLog,
+    course: &Course,
+    (from_us, to_us): (u64, u64),
+    late_us: u64,
+) -> Vec<ChangeRecord> {
     let changes = course.changes(to_us);
     // More than one change in a second is a trace, and steps are not what it is about.
     if changes.len() as u64 > to_us / 1_000_000 {
@@ -354,7 +363,7 @@ fn changes(log: &StreamLog, course: &Course, from_us: u64, to_us: u64) -> Vec<Ch
         let took_us = if to > from {
             log.reaches(scaled(to, USED_SHARE), at_us, end).map(|at| at - at_us)
         } else {
-            settled_us(log, at_us, end)
+            settled_us(log, at_us, end, late_us)
         };
         ChangeRecord { at_us, from, to, took_us }
     };
@@ -362,7 +371,7 @@ fn changes(log: &StreamLog, course: &Course, from_us: u64, to_us: u64) -> Vec<Ch
 }
 
 /// From `at_us` until the last of the late frames that belong together was there.
-fn settled_us(log: &StreamLog, at_us: u64, end_us: u64) -> Option<u64> {
+fn settled_us(log: &StreamLog, at_us: u64, end_us: u64, late_us: u64) -> Option<u64> {
     // Frames on their way at the change count; half a second without a late frame ends the search.
     let first = log.frames.partition_point(|frame| frame.captured_us + 100_000 < at_us);
     let mut settled = at_us;
@@ -371,7 +380,7 @@ fn settled_us(log: &StreamLog, at_us: u64, end_us: u64) -> Option<u64> {
             break;
         }
         let delay_us = frame.delay_us();
-        if delay_us > SETTLED_US {
+        if u64::from(delay_us) > late_us {
             let there = if delay_us == NEVER_US { frame.captured_us + STALE_US } else { frame.complete_us };
             settled = settled.max(there);
         }
@@ -408,6 +417,7 @@ mod tests {
             back_wire_bytes: 10,
             video_packets: [100, 5, 7],
             body_bytes: 112 * 1_000,
+            way_us: 10_000,
         };
         StreamMetrics::of(log, &traffic, &capacity.course(1), &[1, 2, 3, 4], (1_000_000, 11_000_000))
     }

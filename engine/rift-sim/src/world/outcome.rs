@@ -103,6 +103,7 @@ impl<P: Peers> Pair<P> {
         // A new session counts from 0.
         let since = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let wire = |now: &PathCounters, before: &PathCounters| now.wire_bytes - before.wire_bytes;
+        let link = if self.flow.reverse { &self.scenario.up } else { &self.scenario.down };
         let traffic = Traffic {
             packets: down.packets - down_before.packets,
             gone: down.gone - down_before.gone,
@@ -114,6 +115,7 @@ impl<P: Peers> Pair<P> {
                 since(sender.retransmitted_packets, before.sender.retransmitted_packets),
             ],
             body_bytes: since(sender.body_bytes, before.sender.body_bytes),
+            way_us: link.delay_us + self.flow.delay_us,
         };
         let from_us = before.at.as_micros();
         let from_window = from_us / STANDING_WINDOW_US;

@@ -74,14 +74,17 @@ pub(super) struct Streaming {
 /// A request that repeats until it is served, told to the program once per round trip.
 #[derive(Debug, Default)]
 struct Served {
-    /// Of the newest frame served: requests about older ones are late repetitions.
-    up_to: Option<FrameId>,
+    /// The newest frame served, and when: for a round trip requests about older ones are late repetitions. Later
+    /// ones were made by somebody to whom that frame was lost too.
+    up_to: Option<(FrameId, Timestamp)>,
     told_at: Option<Timestamp>,
 }
 
 impl Served {
     fn is_news(&mut self, now: Timestamp, frame: FrameId, pause_us: u64) -> bool {
-        let is_old = self.up_to.is_some_and(|served| served > frame);
+        let is_old = self.up_to.is_some_and(|(served, at)| {
+            served > frame && (now < at || now.micros_since(at) < pause_us.saturating_add(ANSWER_US))
+        });
         let is_told = self.told_at.is_some_and(|at| now >= at && now.micros_since(at) < pause_us);
         if is_old || is_told {
             return false;
@@ -90,8 +93,8 @@ impl Served {
         true
     }
 
-    fn on_served(&mut self, frame: FrameId) {
-        self.up_to = Some(frame);
+    fn on_served(&mut self, now: Timestamp, frame: FrameId) {
+        self.up_to = Some((frame, now));
         self.told_at = None;
     }
 }
@@ -173,8 +176,8 @@ impl Streaming {
     fn on_slice(&mut self, now: Timestamp, meta: &SliceMeta, len: usize) {
         self.rate.on_slice(now, len, meta.last_slice);
         if meta.keyframe {
-            self.keyframe.on_served(meta.frame_id);
-            self.invalidation.on_served(meta.frame_id);
+            self.keyframe.on_served(now, meta.frame_id);
+            self.invalidation.on_served(now, meta.frame_id);
         }
     }
 
@@ -523,5 +526,20 @@ mod tests {
         assert_eq!(of(Features::ALL.without(Features::FEC_REGULAR)).parity, 0.0);
         let published = of(Features::NONE);
         assert_eq!((published.code, published.parity, published.slices), (Code::Xor, 0.0, false));
+    }
+
+    /// Proves R-REC-7: a request that was made before what it asks for could be seen is passed over; one that was made
+    /// after it was lost is not.
+    #[test]
+    fn a_request_is_old_for_a_round_trip() {
+        let at = |ms: u64| Timestamp::from_micros(ms * 1_000);
+        let mut served = Served::default();
+        assert!(served.is_news(at(0), FrameId(5), 300_000));
+        assert!(!served.is_news(at(200), FrameId(5), 300_000), "told");
+        served.on_served(at(210), FrameId(9));
+        assert!(!served.is_news(at(500), FrameId(5), 300_000), "made while the keyframe was under way");
+        assert!(served.is_news(at(560), FrameId(5), 300_000), "the keyframe was lost");
+        served.on_served(at(600), FrameId(40));
+        assert!(served.is_news(at(610), FrameId(41), 300_000));
     }
 }
