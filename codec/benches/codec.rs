@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use common::{Pattern, Sent};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use wavry_codec::{
-    DecoderChoice, DecoderConfig, EncodeReport, EncodeRequest, EncodedSlice, Encoder, EncoderChoice,
-    EncoderConfig, FrameInput, I420Buffer, convert, open_decoder, open_encoder,
+    DecoderChoice, DecoderConfig, Downscaler, EncodeReport, EncodeRequest, EncodedSlice, Encoder,
+    EncoderChoice, EncoderConfig, FrameInput, I420Buffer, convert, open_decoder, open_encoder,
 };
 
 /// Pictures made before measuring; shown forwards and backwards so that motion never jumps.
@@ -94,6 +94,14 @@ fn conversion(criterion: &mut Criterion) {
                 convert::bgrx_to_i420(&source.pictures[0], stride, width, height, &mut picture).unwrap();
             });
         });
+        for (what, to) in
+            [("three quarters", (width / 4 * 3, height / 4 * 3)), ("half", (width / 2, height / 2))]
+        {
+            let mut scaler = Downscaler::new((width, height), to).unwrap();
+            group.bench_function(BenchmarkId::new(format!("to {what}"), height), |bencher| {
+                bencher.iter(|| scaler.shrink(&source.pictures[0], stride).unwrap().1);
+            });
+        }
         let mut pixels = source.pictures[0].clone();
         group.bench_function(BenchmarkId::new("i420 to bgrx", height), |bencher| {
             let color = wavry_codec::ColorSpace::default();

@@ -19,6 +19,7 @@ pub mod convert;
 mod decoder;
 mod encoder;
 mod error;
+mod fill;
 pub mod h264;
 mod openh264;
 mod picture;
@@ -33,5 +34,6 @@ pub use encoder::{
     SliceSink, VideoCodec, open_encoder,
 };
 pub use error::{CodecError, DecodeError};
+pub use fill::filled;
 pub use picture::{ColorMatrix, ColorSpace, FrameInput, I420Buffer, I420View, Plane};
 pub use scale::Downscaler;

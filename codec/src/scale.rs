@@ -5,7 +5,8 @@
 //! Invariant: every pixel is the mean of the area that it stands for, so that nothing moves: what is at a share of the
 //! large picture's width or height is at the same share of the small one's.
 //!
-//! Measured on an EPYC core (Zen 4), 1280 x 720: to three quarters 0.9 ms, to half 0.5 ms.
+//! Measured on an EPYC core (Zen 4), 1280 x 720: to three quarters 0.51 ms, to half 0.22 ms, beside 0.24 ms for the
+//! conversion to YUV of the whole picture. Widths that do not divide by four take several times as long.
 
 use crate::CodecError;
 
@@ -21,12 +22,22 @@ struct Tap {
     weights: [u32; TAPS],
 }
 
+/// How a row is made narrower. The first two need no table and are much faster.
+#[derive(Debug)]
+enum Columns {
+    /// Two pixels are one.
+    Half,
+    /// Four are three.
+    ThreeQuarters,
+    Any(Box<[Tap]>),
+}
+
 /// Shrinks BGRX pictures of one size to another.
 #[derive(Debug)]
 pub struct Downscaler {
     from: (usize, usize),
     to: (usize, usize),
-    columns: Box<[Tap]>,
+    columns: Columns,
     rows: Box<[Tap]>,
     /// One row of the source's width and of the small picture's height.
     blended: Box<[[u8; 4]]>,
@@ -45,7 +56,11 @@ impl Downscaler {
         Ok(Self {
             from,
             to,
-            columns: taps(from.0, to.0),
+            columns: match from.0 {
+                width if width == to.0 * 2 => Columns::Half,
+                width if width % 4 == 0 && width / 4 * 3 == to.0 => Columns::ThreeQuarters,
+                width => Columns::Any(taps(width, to.0)),
+            },
             rows: taps(from.1, to.1),
             blended: vec![[0; 4]; from.0].into_boxed_slice(),
             picture: vec![0; to.0 * to.1 * 4].into_boxed_slice(),
@@ -67,28 +82,64 @@ impl Downscaler {
         for (tap, out) in self.rows.iter().zip(self.picture.chunks_exact_mut(self.to.0 * 4)) {
             let sources = [row(tap.first), row(tap.first + 1), row(tap.first + 2)];
             blend(sources, tap.weights, self.blended.as_flattened_mut());
-            squeeze(&self.blended, &self.columns, out);
+            let out = out.as_chunks_mut::<4>().0;
+            match &self.columns {
+                Columns::Half => halve(&self.blended, out),
+                Columns::ThreeQuarters => squeeze_by_quarter(&self.blended, out),
+                Columns::Any(taps) => squeeze(&self.blended, taps, out),
+            }
         }
         Ok((&self.picture, self.to.0 * 4))
     }
 }
 
-/// The mean of three rows.
+/// The mean of rows.
 fn blend([a, b, c]: [&[u8]; TAPS], weights: [u32; TAPS], out: &mut [u8]) {
     // Weights are 256 together, so that no sum is over 16 bits; in them twice as many fit a register.
     let [x, y, z] = weights.map(|weight| weight as u16);
+    if z == 0 {
+        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+            let sum = (u16::from(a) * x).wrapping_add(u16::from(b) * y);
+            *out = (sum.saturating_add(128) >> 8) as u8;
+        }
+        return;
+    }
     for (((out, &a), &b), &c) in out.iter_mut().zip(a).zip(b).zip(c) {
         let sum = (u16::from(a) * x).wrapping_add(u16::from(b) * y).wrapping_add(u16::from(c) * z);
         *out = (sum.saturating_add(128) >> 8) as u8;
     }
 }
 
+fn halve(row: &[[u8; 4]], out: &mut [[u8; 4]]) {
+    for ([left, right], out) in row.as_chunks::<2>().0.iter().zip(out) {
+        *out = mix(*left, *right, 128, 128);
+    }
+}
+
+/// Of four pixels, each of three has a third more than one.
+fn squeeze_by_quarter(row: &[[u8; 4]], out: &mut [[u8; 4]]) {
+    for ([a, b, c, d], [left, middle, right]) in row.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        *left = mix(*a, *b, 192, 64);
+        *middle = mix(*b, *c, 128, 128);
+        *right = mix(*c, *d, 64, 192);
+    }
+}
+
+/// Every other byte of a pixel, so that sums have room, and half of one step of them.
+const LANES: u32 = 0x00ff_00ff;
+const HALF: u32 = 0x0080_0080;
+
+#[inline(always)]
+fn mix(left: [u8; 4], right: [u8; 4], of_left: u32, of_right: u32) -> [u8; 4] {
+    let (left, right) = (u32::from_le_bytes(left), u32::from_le_bytes(right));
+    let even = (left & LANES) * of_left + (right & LANES) * of_right + HALF;
+    let odd = (left >> 8 & LANES) * of_left + (right >> 8 & LANES) * of_right + HALF;
+    ((even >> 8 & LANES) | (odd & !LANES)).to_le_bytes()
+}
+
 /// The mean of three neighbours, for each column.
-fn squeeze(row: &[[u8; 4]], columns: &[Tap], out: &mut [u8]) {
-    // Every other byte of a pixel, so that sums have room.
-    const LANES: u32 = 0x00ff_00ff;
-    const HALF: u32 = 0x0080_0080;
-    for (tap, out) in columns.iter().zip(out.as_chunks_mut::<4>().0) {
+fn squeeze(row: &[[u8; 4]], columns: &[Tap], out: &mut [[u8; 4]]) {
+    for (tap, out) in columns.iter().zip(out) {
         let Some(pixels) = row.get(tap.first..tap.first + TAPS) else { continue };
         let (mut even, mut odd) = (HALF, HALF);
         for (pixel, weight) in pixels.iter().zip(tap.weights) {
@@ -164,7 +215,14 @@ mod tests {
     #[test]
     fn any_size_is_the_mean_over_the_area() {
         let mut rng = fastrand::Rng::with_seed(3);
-        for (from, to) in [((7, 5), (5, 4)), ((1366, 9), (1024, 6)), ((19, 33), (10, 17)), ((6, 6), (6, 6))] {
+        for (from, to) in [
+            ((24, 8), (18, 6)),
+            ((24, 8), (12, 4)),
+            ((7, 5), (5, 4)),
+            ((1366, 9), (1024, 6)),
+            ((19, 33), (10, 17)),
+            ((6, 6), (6, 6)),
+        ] {
             let pixels: Vec<u8> = (0..from.0 * from.1).map(|_| rng.u8(..)).collect();
             let small = shrunk(from, to, |x, y| [pixels[(y * from.0 + x) as usize]; 4]);
             let span = |i: u32, from: u32, to: u32| {

@@ -126,6 +126,8 @@ pub struct Relay {
     key: RelayKey,
     challenges: ChallengeKeys,
     index: HashMap<SessionId, u32>,
+    /// The slot of the last FORWARD: the next one of a train is of the same session.
+    recent: u32,
     slots: Box<[Option<Session>]>,
     free: Vec<u32>,
     addresses: AddressLimits,
@@ -152,6 +154,7 @@ impl Relay {
             // Twice as many: a table that is never more than half full is cleaned in place when removed entries fill it, and
             // one that is fuller grows.
             index: HashMap::with_capacity(2 * sessions),
+            recent: 0,
             slots: (0..sessions).map(|_| None).collect(),
             free: (0..sessions as u32).rev().collect(),
             addresses: AddressLimits::new(
@@ -291,7 +294,7 @@ impl Relay {
         let Some(forward) = Forward::decode(header, datagram) else {
             return Action::Drop(DropReason::Header);
         };
-        let slot = self.index.get(&header.session).copied();
+        let slot = self.slot_of(header.session);
         let Some(session) = slot.and_then(|slot| self.slots[slot as usize].as_mut()) else {
             return self.hint(now, from, &forward, datagram.len(), true, DropReason::UnknownSession);
         };
@@ -323,6 +326,17 @@ impl Relay {
             Ok(()) => Action::Forward(receiver.address),
             Err(reason) => Action::Drop(reason),
         }
+    }
+
+    /// Where a session is, if it is here; remembers it for the next one.
+    #[inline]
+    fn slot_of(&mut self, id: SessionId) -> Option<u32> {
+        if self.slots[self.recent as usize].as_ref().is_some_and(|session| session.id == id) {
+            return Some(self.recent);
+        }
+        let slot = self.index.get(&id).copied();
+        self.recent = slot.unwrap_or(self.recent);
+        slot
     }
 
     /// Drops a FORWARD and tells its sender that a proof is wanted, if there is budget for it.

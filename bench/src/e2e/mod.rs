@@ -20,10 +20,10 @@ use self::stream::Stream;
 
 mod codec;
 mod goal;
-mod own;
+pub(crate) mod own;
 mod peer;
 mod plot;
-mod process;
+pub(crate) mod process;
 mod report;
 mod stats;
 mod stream;
@@ -86,7 +86,7 @@ pub(crate) struct Arguments {
 
 /// What all subjects have in common.
 #[derive(Debug, Clone, Copy)]
-struct Setting {
+pub(crate) struct Setting {
     stream: Stream,
     threads: u32,
     slices: u32,

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
 use super::process::{Lines, Program, Side, chatter};
@@ -42,8 +43,17 @@ impl Programs {
         Ok(Self { directory })
     }
 
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.directory.join(name));
+    /// One of them, as it is measured.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        Self::quiet(Command::new(self.directory.join(name)))
+    }
+
+    /// One of them in a network namespace.
+    pub(crate) fn command_in(&self, namespace: &Namespace, name: &str) -> Command {
+        Self::quiet(namespace.command(self.directory.join(name)))
+    }
+
+    fn quiet(mut command: Command) -> Command {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(chatter()).env("WAVRY_LOG", "warn");
         command
     }
@@ -163,7 +173,7 @@ pub(crate) fn measure(
 }
 
 /// The six digits of a line like `Pairing PIN: 123 456 (valid for 120 s)`.
-fn pin_in(line: &str) -> Option<String> {
+pub(crate) fn pin_in(line: &str) -> Option<String> {
     let (_, shown) = line.split_once("PIN: ")?;
     let digits: String = shown.split('(').next()?.chars().filter(char::is_ascii_digit).collect();
     (digits.len() == 6).then_some(digits)
@@ -215,14 +225,14 @@ fn join(host: &Table, client: &Table, codes: &Table) -> anyhow::Result<Vec<Frame
 
 /// A CSV file of numbers, keyed by its first column.
 #[derive(Debug)]
-struct Table {
+pub(crate) struct Table {
     path: PathBuf,
     columns: Vec<String>,
-    rows: BTreeMap<u64, Vec<u64>>,
+    pub(crate) rows: BTreeMap<u64, Vec<u64>>,
 }
 
 impl Table {
-    fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(path, &text)
@@ -245,7 +255,7 @@ impl Table {
         Ok(Self { path: path.to_owned(), columns, rows })
     }
 
-    fn column(&self, name: &str) -> anyhow::Result<usize> {
+    pub(crate) fn column(&self, name: &str) -> anyhow::Result<usize> {
         self.columns
             .iter()
             .position(|column| column == name)
@@ -254,10 +264,10 @@ impl Table {
 }
 
 /// A directory that goes away with this.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("wavry-e2e-{}-{}", std::process::id(), Clock.now()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))

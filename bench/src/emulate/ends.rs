@@ -14,6 +14,7 @@ use rift_sim::endpoint::{Client as _, EncodedSlice, Host as _, HostNotice};
 use rift_sim::metrics::{Idle, StreamLog};
 use rift_sim::scenario::{Action, Scenario};
 use rift_sim::source::Source;
+use wavry_netem::Lateness;
 use wavry_runtime::transport::Transport;
 use wavry_session_loop::{SessionLoop, now};
 
@@ -22,6 +23,10 @@ pub(super) struct HostLog {
     pub(super) stream: StreamLog,
     /// At the end of the warm-up and at the end.
     pub(super) sender: [SenderCounters; 2],
+    /// How late the thread woke for what the endpoint had to do at a time: bursts of a paced frame, mostly.
+    pub(super) woken: Lateness,
+    /// How often it did.
+    pub(super) wakes: u64,
 }
 
 /// The sending end.
@@ -37,6 +42,8 @@ pub(super) struct Host<'a, T> {
     acted: usize,
     paused: bool,
     log: StreamLog,
+    woken: Lateness,
+    wakes: u64,
     slice: Vec<u8>,
 }
 
@@ -62,6 +69,8 @@ impl<'a, T: Transport> Host<'a, T> {
             acted: 0,
             paused: false,
             log,
+            woken: Lateness::default(),
+            wakes: 0,
             slice: Vec::new(),
         }
     }
@@ -89,9 +98,20 @@ impl<'a, T: Transport> Host<'a, T> {
             self.session.transmit(now);
             self.hear(now);
             let encoded = self.encoding.front().map_or(Timestamp::NEVER, |&(at, ..)| at);
+            let due = self.session.endpoint().poll_timeout();
             self.session.turn(self.next_capture.min(encoded).min(now.plus_micros(20_000)))?;
+            let woken = wavry_session_loop::now();
+            if due > now && due <= woken {
+                self.wakes += 1;
+                self.woken.add(woken.micros_since(due));
+            }
         }
-        Ok(HostLog { sender: [at_warm_up.unwrap_or_default(), self.sender()], stream: self.log })
+        Ok(HostLog {
+            sender: [at_warm_up.unwrap_or_default(), self.sender()],
+            stream: self.log,
+            woken: self.woken,
+            wakes: self.wakes,
+        })
     }
 
     fn sender(&self) -> SenderCounters {

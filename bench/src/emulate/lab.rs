@@ -20,17 +20,17 @@ use wavry_session_loop::SessionLoop;
 
 use super::ends::{self, Host};
 
-const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 84, 1, 2)), 4810);
+pub(super) const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 84, 1, 2)), 4810);
 /// The emulator, as the client knows it.
-const MIDDLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 84, 2, 1)), 4810);
+pub(super) const MIDDLE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 84, 2, 1)), 4810);
 /// The threads have this long to open their sockets before the run begins.
 const SETUP_NS: u64 = 400_000_000;
 
 /// Three namespaces with a cable from each end to the middle.
 pub(super) struct Lab {
-    host: Namespace,
-    middle: Namespace,
-    client: Namespace,
+    pub(super) host: Namespace,
+    pub(super) middle: Namespace,
+    pub(super) client: Namespace,
 }
 
 /// What a run over real links gave.
@@ -38,16 +38,18 @@ pub(super) struct Outcome {
     pub(super) metrics: StreamMetrics,
     pub(super) lateness: Lateness,
     pub(super) unsent: u64,
+    /// How late the host's thread woke for what was due, and how often it did per frame.
+    pub(super) host: Option<(Lateness, f64)>,
 }
 
 /// What the emulator saw.
-struct Middle {
+pub(super) struct Middle {
     /// At the end of the warm-up and at the end.
-    seen: [Seen; 2],
-    course: Course,
-    standing: Vec<u32>,
-    lateness: Lateness,
-    unsent: u64,
+    pub(super) seen: [Seen; 2],
+    pub(super) course: Course,
+    pub(super) standing: Vec<u32>,
+    pub(super) lateness: Lateness,
+    pub(super) unsent: u64,
 }
 
 impl Lab {
@@ -84,15 +86,8 @@ impl Lab {
                     Ok(Host::new(udp, endpoint, scenario, seeds.source, epoch).run(&over)?)
                 })
             });
-            let middle = scope.spawn(|| {
-                guarded(&over, "the emulator", || {
-                    self.middle.enter()?;
-                    cores::raise_priority(true);
-                    let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, MIDDLE.port()));
-                    let config = UringUdpConfig { arrival_times: true, ..UringUdpConfig::new(bind) };
-                    emulate(UringUdp::open(config)?, scenario, seed, epoch_ns, &over)
-                })
-            });
+            let middle = scope
+                .spawn(|| guarded(&over, "the emulator", || self.emulate(scenario, seed, epoch_ns, &over)));
             let client = scope.spawn(|| {
                 guarded(&over, "the client's end", || {
                     self.client.enter()?;
@@ -114,6 +109,7 @@ impl Lab {
                 client.join().map_err(|_| panicked())??,
             ))
         })?;
+        let frames = host.stream.frames.len().max(1) as f64;
         let mut stream = host.stream;
         for (frame, at_us) in client {
             stream.on_complete(frame, at_us);
@@ -121,12 +117,28 @@ impl Lab {
         let traffic = Traffic { way_us: scenario.down.delay_us, ..traffic(&host.sender, &middle.seen) };
         let span = (scenario.warmup_us, scenario.duration_us);
         let metrics = StreamMetrics::of(&stream, &traffic, &middle.course, &middle.standing, span);
-        Ok(Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent })
+        let host = Some((host.woken, host.wakes as f64 / frames));
+        Ok(Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent, host })
+    }
+
+    /// The paths of a scenario, from the calling thread, until `over`.
+    pub(super) fn emulate(
+        &self,
+        scenario: &Scenario,
+        seed: u64,
+        epoch_ns: u64,
+        over: &AtomicBool,
+    ) -> anyhow::Result<Middle> {
+        self.middle.enter()?;
+        cores::raise_priority(true);
+        let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, MIDDLE.port()));
+        let config = UringUdpConfig { arrival_times: true, ..UringUdpConfig::new(bind) };
+        emulate(UringUdp::open(config)?, scenario, seed, epoch_ns, over)
     }
 }
 
 /// Runs one end; if it fails, the others end too.
-fn guarded<T>(
+pub(super) fn guarded<T>(
     over: &AtomicBool,
     what: &'static str,
     run: impl FnOnce() -> anyhow::Result<T>,
@@ -173,7 +185,7 @@ fn emulate(
 }
 
 /// What went over the path since the warm-up.
-fn traffic(sender: &[SenderCounters; 2], seen: &[Seen; 2]) -> Traffic {
+pub(super) fn traffic(sender: &[SenderCounters; 2], seen: &[Seen; 2]) -> Traffic {
     let [before, after] = sender;
     let [seen_before, seen] = seen;
     let wire = |now: &LinkCounters, before: &LinkCounters| {

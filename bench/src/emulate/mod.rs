@@ -5,9 +5,12 @@
 //! the code of endpoints and links, the scenario, the seed, and the video source, which is the simulator's model, so that
 //! no encoder's taste is in the figures. Different: time, the kernel (sockets, GSO, GRO, virtual cables), the
 //! scheduler, and everything that the simulated world does by itself: calling endpoints in time, waking, batching.
+//!
+//! With `--programs` it is `wavry-server` and `wavry-client` instead, with a real encoder: see [`programs`].
 
 mod ends;
 mod lab;
+mod programs;
 
 use std::path::PathBuf;
 
@@ -16,6 +19,7 @@ use rift_sim::metrics::{NEVER_US, StreamMetrics};
 use rift_sim::{Preset, Scenario};
 use wavry_bench::machine::Machine;
 
+use crate::e2e::own::Programs;
 use lab::{Lab, Outcome};
 
 /// What both must agree within.
@@ -27,6 +31,9 @@ const SHARE_FLOOR: f64 = 0.3;
 /// The same of what was sent again, in points of percent: where a machine stands still for some milliseconds, as shared
 /// ones do, what is only late is asked for.
 const REPAIR_FLOOR: f64 = 1.0;
+
+/// Least parity of a host, which `protocol parity` of a scenario stands for.
+const HOST_PARITY: f64 = 0.125;
 
 /// Arguments of `wavry-bench emulate`.
 #[derive(clap::Args, Debug)]
@@ -43,6 +50,10 @@ pub(crate) struct Arguments {
     /// Runs per scenario, each with its seed; figures are means over them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     seeds: u64,
+    /// Stream with wavry-server and wavry-client, those in this directory or, without a value, beside this program.
+    #[arg(long, value_name = "DIRECTORY", num_args = 0..=1)]
+    #[allow(clippy::option_option, reason = "given or not, with or without a value")]
+    programs: Option<Option<PathBuf>>,
 }
 
 /// What runs when nothing is named: a steady link, one whose capacity changes, one that loses, one that marks, and
@@ -64,16 +75,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     let scenarios = scenarios(arguments)?;
+    let programs = arguments.programs.as_ref().map(|at| Programs::find(at.as_deref())).transpose()?;
     let lab = Lab::new()?;
     println!("{}", Machine::detect());
     println!("\n{:<10} {:<14} {:>10} {:>10} {:>8}", "scenario", "figure", "simulated", "emulated", "differs");
     let mut apart = 0;
     for scenario in &scenarios {
         let mut runs = Runs::default();
-        runs.add(&lab, scenario, arguments.seeds)?;
+        runs.add(&lab, programs.as_ref(), scenario, arguments.seeds)?;
         if runs.apart() > 0 {
             // A machine that stood still may have been why: as many again, and the mean over all.
-            runs.add(&lab, scenario, arguments.seeds)?;
+            runs.add(&lab, programs.as_ref(), scenario, arguments.seeds)?;
         }
         runs.print(&scenario.name);
         apart += runs.apart();
@@ -107,6 +119,9 @@ fn scenarios(arguments: &Arguments) -> anyhow::Result<Vec<Scenario>> {
             scenario.warmup_us = 3_000_000;
             // Nobody types in an emulated run.
             scenario.input_per_s = 0;
+            if arguments.programs.is_some() {
+                scenario.protocol.parity = HOST_PARITY;
+            }
             Ok(scenario)
         })
         .collect()
@@ -133,6 +148,13 @@ impl Figures {
         Self([used, p50, p95, p99, m.stale * 100.0, m.redundancy * 100.0])
     }
 
+    /// Without what only endpoints know: what was sent for which reason. Used is video alone, without headers.
+    fn of_arrived(m: &StreamMetrics) -> Self {
+        let Self([_, p50, p95, p99, stale, _]) = Self::of(m);
+        let used = m.capacity_mbps.map_or(0.0, |capacity| m.goodput_mbps / capacity * 100.0);
+        Self([used, p50, p95, p99, stale, 0.0])
+    }
+
     fn mean(runs: &[Self]) -> Self {
         let mut mean = [0.0; 6];
         for Self(run) in runs {
@@ -149,19 +171,42 @@ struct Runs {
     emulated: Vec<Figures>,
     /// How late datagrams left the emulator, in microseconds: the 99th percentile and the most.
     late_us: [u64; 2],
+    /// How late the host's thread woke in the last run, in microseconds at p50 and p99, and how often per frame.
+    woken_us: [u64; 2],
+    wakes: f64,
+    /// What the simulator was told of the programs.
+    told: String,
 }
 
 impl Runs {
-    fn add(&mut self, lab: &Lab, scenario: &Scenario, seeds: u64) -> anyhow::Result<()> {
+    fn add(
+        &mut self,
+        lab: &Lab,
+        programs: Option<&Programs>,
+        scenario: &Scenario,
+        seeds: u64,
+    ) -> anyhow::Result<()> {
         for seed in (self.simulated.len() as u64 + 1..).take(seeds as usize) {
-            self.simulated.push(Figures::of(&rift_sim::run(scenario, seed).stream));
-            let Outcome { metrics, lateness, unsent } = lab.run(scenario, seed)?;
+            let (outcome, told) = match programs {
+                Some(programs) => programs::run(lab, programs, scenario, seed)?,
+                None => (lab.run(scenario, seed)?, scenario.clone()),
+            };
+            let Outcome { metrics, lateness, unsent, host } = outcome;
             ensure!(unsent == 0, "the emulator could not send {unsent} datagrams");
             ensure!(metrics.frames > 0, "nothing was streamed");
-            self.emulated.push(Figures::of(&metrics));
+            let figures = if programs.is_some() { Figures::of_arrived } else { Figures::of };
+            self.simulated.push(figures(&rift_sim::run(&told, seed).stream));
+            self.emulated.push(figures(&metrics));
             let [p99, most] = &mut self.late_us;
             *p99 = (*p99).max(lateness.quantile_us(0.99));
             *most = (*most).max(lateness.most_us());
+            if let Some((woken, wakes)) = host {
+                self.woken_us = [0.5, 0.99].map(|p| woken.quantile_us(p));
+                self.wakes = wakes;
+            }
+            if programs.is_some() {
+                self.told = format!("; frame sizes scatter by {:.1} %", told.source.noise * 100.0);
+            }
         }
         Ok(())
     }
@@ -185,12 +230,19 @@ impl Runs {
             println!("{name:<10} {what:<14} {simulated:>10.2} {emulated:>10.2} {differs:>7.1} %{verdict}");
         }
         println!(
-            "{:<10} {} runs each; datagrams left the emulator late by {} us at p99, {} us at most",
+            "{:<10} {} runs each; datagrams left the emulator late by {} us at p99, {} us at most{}",
             "",
             self.simulated.len(),
             self.late_us[0],
-            self.late_us[1]
+            self.late_us[1],
+            self.told
         );
+        if self.wakes > 0.0 {
+            println!(
+                "{:<10} the host woke {:.1} times per frame for what was due, late by {} us at p50, {} us at p99",
+                "", self.wakes, self.woken_us[0], self.woken_us[1]
+            );
+        }
     }
 }
 
@@ -213,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_is_compared_by_itself_can_be_emulated() {
-        let arguments = Arguments { scenarios: vec![], file: None, seconds: 20, seeds: 1 };
+        let arguments = Arguments { scenarios: vec![], file: None, seconds: 20, seeds: 1, programs: None };
         assert_eq!(scenarios(&arguments).unwrap().len(), CHOICE.len());
         let cubic = Arguments { scenarios: vec!["cubic100".into()], ..arguments };
         assert!(scenarios(&cubic).unwrap_err().to_string().contains("cannot be emulated"));

@@ -46,6 +46,10 @@ pub struct Config {
     #[arg(long)]
     pub fixed_bitrate: bool,
 
+    /// Fill every frame up to its share of the bitrate, whatever is in the picture: for measuring networks.
+    #[arg(long)]
+    pub fill: bool,
+
     /// Video encoder.
     #[arg(long, value_enum, default_value = "auto")]
     pub encoder: EncoderOption,

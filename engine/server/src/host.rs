@@ -214,6 +214,7 @@ fn start_threads(
             encoder: config.encoder.into(),
             encoder_threads: config.threads(),
             slices: config.slices,
+            fill: config.fill,
             fps: config.fps,
             bitrate_bps: Bitrate::from_mbps(config.bitrate_mbps).as_bps(),
         };

@@ -11,7 +11,8 @@ use rift_core::delta2::Scale;
 use rift_core::send::SliceMeta;
 use rift_core::{FrameId, Timestamp};
 use wavry_codec::{
-    CodecError, EncodeRequest, EncodedSlice, Encoder, EncoderChoice, EncoderConfig, FrameInput, open_encoder,
+    CodecError, EncodeRequest, EncodedSlice, Encoder, EncoderChoice, EncoderConfig, FrameInput, filled,
+    open_encoder,
 };
 use wavry_platform::testsource::TestSource;
 use wavry_platform::x11::{X11Capture, X11CaptureConfig};
@@ -67,6 +68,8 @@ pub(crate) struct VideoConfig {
     pub(crate) encoder: EncoderChoice,
     pub(crate) encoder_threads: u32,
     pub(crate) slices: u32,
+    /// Frames are filled up to their share of the rate.
+    pub(crate) fill: bool,
     pub(crate) fps: u32,
     pub(crate) bitrate_bps: u64,
 }
@@ -255,7 +258,10 @@ impl VideoThread {
             let (bitrate_bps, fps) = (self.rate.0, self.load.fps(self.rate.1));
             let size = PictureSize::new(frame.geometry, scale);
             let config = encoder_config(&self.config, size.coded(), bitrate_bps, fps);
-            let encoder = (self.open)(self.config.encoder, &config)?;
+            let mut encoder = (self.open)(self.config.encoder, &config)?;
+            if self.config.fill {
+                encoder = filled(encoder, bitrate_bps, fps as f32)?;
+            }
             self.encoder = Some(OpenEncoder { encoder, size });
             // It is drawn over pictures of this size from now on.
             self.shape_serial = None;
@@ -549,6 +555,7 @@ mod tests {
             encoder: EncoderChoice::Auto,
             encoder_threads: 1,
             slices: 1,
+            fill: false,
             fps: 60,
             bitrate_bps: 1_000_000,
         };

@@ -1,4 +1,4 @@
-//! How much later than its time each datagram left.
+//! How much later than its time something happened: a datagram left, a thread woke.
 
 /// Steps of the histogram, in microseconds each.
 const STEP_US: u64 = 10;
@@ -18,13 +18,14 @@ impl Default for Lateness {
 }
 
 impl Lateness {
-    pub(crate) fn add(&mut self, us: u64) {
+    /// It happened so many microseconds late.
+    pub fn add(&mut self, us: u64) {
         let step = usize::try_from(us / STEP_US).unwrap_or(STEPS).min(STEPS - 1);
         self.counts[step] += 1;
         self.most_us = self.most_us.max(us);
     }
 
-    /// The lateness that a share `p` of the datagrams did not exceed, in microseconds, rounded up to 10.
+    /// The lateness that a share `p` did not exceed, in microseconds, rounded up to 10.
     #[must_use]
     pub fn quantile_us(&self, p: f64) -> u64 {
         let all: u64 = self.counts.iter().sum();

@@ -96,6 +96,7 @@ fn frames(open: OpenFn, span: Duration) -> Vec<Frame> {
         encoder: EncoderChoice::Auto,
         encoder_threads: 1,
         slices: 1,
+        fill: false,
         fps: 60,
         bitrate_bps: 1_000_000,
     };
