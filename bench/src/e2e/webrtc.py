@@ -19,7 +19,8 @@ gi.require_version("GstSdp", "1.0")
 gi.require_version("GstWebRTC", "1.0")
 from gi.repository import GLib, Gst, GstSdp, GstWebRTC  # noqa: E402
 
-RTP = "application/x-rtp,media=video,encoding-name=H264,payload=96,clock-rate=90000"
+# With picture loss indications (RFC 4585): the receiver's decoder is there only after the first keyframe has gone by.
+RTP = "application/x-rtp,media=video,encoding-name=H264,payload=96,clock-rate=90000,rtcp-fb-nack-pli=(boolean)true"
 
 
 class End:

@@ -13,6 +13,7 @@ use wavry_netns::Namespace;
 use wavry_xdp::attach::{Attachment, Mode, ModeChoice, attach};
 use wavry_xdp::interface::Interface;
 use wavry_xdp::load::{Flow, Protocol, TAG};
+use wavry_xdp::relay::{self, Budgets, RelayConfig, RelayProgram};
 use wavry_xdp::rewrite::{Receiver, Rewrite};
 
 use super::lab::{Lab, RECEIVER, RELAY, RELAY_IN_DEVICE, RELAY_OUT, RELAY_OUT_DEVICE, SENDER, Way};
@@ -28,6 +29,11 @@ const RECEIVER_PORT: u16 = 6000;
 /// Sockets at either end. Sessions share them, so that not every one needs its own.
 const SOCKETS: u16 = 64;
 
+/// So many sessions show what it costs to find their state in memory.
+pub(super) const SHUFFLED: u32 = 100_000;
+/// More than a flow of the generator uses up, bytes per second.
+const NO_LIMIT: u32 = 2_000_000_000;
+
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Contender {
@@ -41,6 +47,8 @@ pub(super) enum Contender {
     WavrySlow,
     WavryXdp,
     WavryGeneric,
+    /// The relay's program with maps that are filled by hand: binding so many sessions takes longer than they may be silent.
+    WavryProgram,
 }
 
 impl Contender {
@@ -55,17 +63,22 @@ impl Contender {
             Self::WavrySlow => "wavry-relay, slow path",
             Self::WavryXdp => "wavry-relay, XDP",
             Self::WavryGeneric => "wavry-relay, generic XDP",
+            Self::WavryProgram => "its program, 100,000 sessions",
         }
     }
 
     /// Sessions that take turns where there are few. A lease ends at 10 Gbit/s, which is less than XDP forwards.
     pub(super) fn few(self) -> u32 {
-        if matches!(self, Self::WavryXdp | Self::WavryGeneric) { 4 } else { 1 }
+        if matches!(self, Self::WavryXdp | Self::WavryGeneric | Self::WavryProgram) { 4 } else { 1 }
     }
 
-    /// How many flows it is measured with besides one.
-    pub(super) fn takes_flows(self) -> bool {
-        self != Self::Coturn
+    /// How many flows it is measured with besides one, where others have so many.
+    pub(super) fn flows(self, others: u32) -> u32 {
+        match self {
+            Self::Coturn => 1,
+            Self::WavryProgram => SHUFFLED,
+            _ => others,
+        }
     }
 }
 
@@ -86,6 +99,7 @@ enum Guard {
     Nothing,
     Process(Process, Option<Box<Sessions>>),
     Program(Rewrite, Attachment),
+    Relay(RelayProgram, Vec<Attachment>),
 }
 
 /// Starts a contender, with `flows` flows if it takes as many.
@@ -140,6 +154,27 @@ pub(super) fn start(
                 stamp_sent_at: at,
                 stamp_got_at: at,
                 ..running(all, Guard::Program(program, attachment))
+            }
+        }
+        Contender::WavryProgram => {
+            let (program, attachments) = lab.relay.with(|| -> anyhow::Result<_> {
+                let devices = [RELAY_IN_DEVICE, RELAY_OUT_DEVICE].map(Interface::named);
+                let [input, output] = devices;
+                let interfaces = [input?, output?];
+                let program = load_relay_program(lab, &interfaces, flows)?;
+                let (_, attachments) = program.attach(&interfaces, ModeChoice::Only(Mode::Native))?;
+                Ok((program, attachments))
+            })?;
+            let flows = (0..flows).map(|number| {
+                let (head, from) = (forward_head(program_session(number)), source(number));
+                flow(&lab.through, from, to_relay(sessions::PORT), &head, program_key(number))
+            });
+            let at = FORWARD_LEN as u32;
+            Running {
+                protocol: Protocol::Forward { payload_len: CONTENT as u16 },
+                stamp_sent_at: at,
+                stamp_got_at: at,
+                ..running(flows.collect(), Guard::Relay(program, attachments))
             }
         }
         Contender::CForwarder => {
@@ -210,6 +245,51 @@ pub(super) fn start(
             }
         }
     })
+}
+
+fn program_session(number: u32) -> SessionId {
+    SessionId((u128::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes())
+}
+
+fn program_key(number: u32) -> [u64; 2] {
+    [u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15), 7]
+}
+
+/// The relay's program with so many sessions from the sender's sockets to the receiver's, each of them carried.
+fn load_relay_program(lab: &Lab, devices: &[Interface; 2], count: u32) -> anyhow::Result<RelayProgram> {
+    let budgets = Budgets { strangers: 1, answered: 1, proved: 1, known: 1 };
+    let (port, challenge_keys) = (sessions::PORT, [[1; 2]; 2]);
+    let program =
+        RelayProgram::load(&RelayConfig { port, sessions: count, slots: count, challenge_keys, budgets })?;
+    let mut ways = program.ways();
+    let macs = [[lab.through.ethernet[1], lab.through.ethernet[0]], lab.last_hop];
+    for (number, ((device, [to_mac, from_mac]), source)) in
+        (0..).zip(devices.iter().zip(macs).zip([RELAY, RELAY_OUT]))
+    {
+        let (device, source) = (device.index(), source.into());
+        ways.set(number, &relay::Way { device, vlan: None, mtu: 1500, to_mac, from_mac, source })?;
+    }
+    ways.set_locals(&[RELAY.into(), RELAY_OUT.into()])?;
+    let map = program.sessions();
+    for number in 0..count {
+        let flow = relay::Flow {
+            key: program_key(number),
+            expires_ns: u64::MAX,
+            hard_rate: NO_LIMIT,
+            soft_rate: NO_LIMIT,
+            hard_depth: NO_LIMIT,
+            soft_depth: NO_LIMIT,
+        };
+        let client = SocketAddrV4::new(RECEIVER, RECEIVER_PORT).into();
+        let peers =
+            [relay::Peer { address: client, way: 1 }, relay::Peer { address: source(number).into(), way: 0 }];
+        for role in 0..2 {
+            map.write_state(number, role, 1, &relay::State::default())?;
+        }
+        let session = relay::Session { slot: number, generation: 1, peers, flows: [flow; 2] };
+        map.put(&program_session(number).0, Some(&session))?;
+    }
+    Ok(program)
 }
 
 /// A program on the relay's core.

@@ -181,10 +181,11 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
 }
 
-/* How many may come at once: the peers of a relay that was restarted come all together. */
+/* How many may come at once. The peers of a relay that was restarted prove themselves all together: as many as wait for
+ * verification in userspace. */
 static __always_inline __u32 depth_of(enum claim claim)
 {
-    return per_second[claim] / 10 + 1;
+    return per_second[claim] / (claim == CLAIM_PROVED ? 2 : 10) + 1;
 }
 
 /* Takes one of a budget, or of the one that is shared with others. */

@@ -31,7 +31,7 @@ const WAIT_QUEUE_US: f64 = 60_000.0;
 /// Nor has anybody had time to give way within so many round trips.
 const WAIT_ROUNDS: f64 = 2.0;
 /// After so long the judgement is put to the test, at first and at most, in microseconds.
-const TERM_US: u64 = 2_000_000;
+const TERM_US: u64 = 3_000_000;
 const TERM_MAX_US: u64 = 16_000_000;
 /// A test lasts so long, in microseconds, and leaves so much of the rate.
 const TEST_US: u64 = 500_000;

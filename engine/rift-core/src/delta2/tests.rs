@@ -286,7 +286,7 @@ fn jitter_is_no_congestion() {
         least = least.min(model.mbps());
         sum += model.mbps() / 1200.0;
     }
-    assert!(least > 9.0 && (14.0..=19.0).contains(&sum), "{least}, mean {sum}");
+    assert!(least > 11.0 && (14.0..=19.0).contains(&sum), "{least}, mean {sum}");
     model.capacity_bps = 10e6;
     model.seconds(1.0);
     assert!(model.mbps() < 10.0, "{}", model.mbps());
@@ -345,7 +345,7 @@ fn a_rival_is_put_to_the_test() {
         tests
     };
     assert_eq!(tests(false), 1);
-    // After 2, 4 and 8 s.
+    // After 3 and 6 s, and perhaps after 12.
     assert!((2..=4).contains(&tests(true)), "{}", tests(true));
 }
 
