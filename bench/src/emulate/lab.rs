@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use rift_core::Timestamp;
 use rift_core::send::SenderCounters;
 use rift_sim::link::{Course, IP_UDP_HEADER_LEN, LinkCounters, STANDING_WINDOW_US};
-use rift_sim::metrics::{StreamMetrics, Traffic};
+use rift_sim::metrics::{StreamLog, StreamMetrics, Traffic};
 use rift_sim::{Peers as _, RealPeers, Scenario, Seeds};
 use wavry_netem::{Emulator, Lateness, Seen};
 use wavry_netns::{Namespace, cable};
@@ -19,6 +19,7 @@ use wavry_runtime::uring::{UringUdp, UringUdpConfig};
 use wavry_session_loop::SessionLoop;
 
 use super::ends::{self, Host};
+use super::stall::{self, Stall};
 
 pub(super) const HOST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 84, 1, 2)), 4810);
 /// The emulator, as the client knows it.
@@ -38,6 +39,8 @@ pub(super) struct Outcome {
     pub(super) metrics: StreamMetrics,
     pub(super) lateness: Lateness,
     pub(super) unsent: u64,
+    /// Share of frames that are not in the delays because the machine stood still.
+    pub(super) left_out: f64,
     /// How late the host's thread woke for what was due, and how often it did per frame.
     pub(super) host: Option<(Lateness, f64)>,
 }
@@ -75,7 +78,8 @@ impl Lab {
         let seeds = Seeds::of(seed);
         let over = AtomicBool::new(false);
         let end_ns = epoch_ns + scenario.duration_us * 1000;
-        let (host, middle, client) = thread::scope(|scope| {
+        let (host, middle, client, stalls) = thread::scope(|scope| {
+            let watches = stall::watch(scope, epoch_ns, &over)?;
             let host = scope.spawn(|| {
                 guarded(&over, "the host's end", || {
                     self.host.enter()?;
@@ -107,6 +111,7 @@ impl Lab {
                 host.join().map_err(|_| panicked())??,
                 middle.join().map_err(|_| panicked())??,
                 client.join().map_err(|_| panicked())??,
+                stall::seen(watches),
             ))
         })?;
         let frames = host.stream.frames.len().max(1) as f64;
@@ -114,11 +119,10 @@ impl Lab {
         for (frame, at_us) in client {
             stream.on_complete(frame, at_us);
         }
-        let traffic = Traffic { way_us: scenario.down.delay_us, ..traffic(&host.sender, &middle.seen) };
-        let span = (scenario.warmup_us, scenario.duration_us);
-        let metrics = StreamMetrics::of(&stream, &traffic, &middle.course, &middle.standing, span);
+        let traffic = traffic(&host.sender, &middle.seen);
+        let (metrics, left_out) = metrics(&stream, &traffic, &middle, scenario, &stalls);
         let host = Some((host.woken, host.wakes as f64 / frames));
-        Ok(Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent, host })
+        Ok(Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent, left_out, host })
     }
 
     /// The paths of a scenario, from the calling thread, until `over`.
@@ -182,6 +186,22 @@ fn emulate(
         lateness: emulator.lateness().clone(),
         unsent: emulator.unsent(),
     })
+}
+
+/// What the stream was worth; delays without frames that a stall of the machine held up, and the share of those.
+pub(super) fn metrics(
+    log: &StreamLog,
+    traffic: &Traffic,
+    middle: &Middle,
+    scenario: &Scenario,
+    stalls: &[Stall],
+) -> (StreamMetrics, f64) {
+    let traffic = Traffic { way_us: scenario.down.delay_us, ..*traffic };
+    let span = (scenario.warmup_us, scenario.duration_us);
+    let of = |log: &StreamLog| StreamMetrics::of(log, &traffic, &middle.course, &middle.standing, span);
+    let (all, undisturbed) = (of(log), of(&stall::without(log, stalls)));
+    let left_out = 1.0 - undisturbed.frames as f64 / all.frames.max(1) as f64;
+    (StreamMetrics { delay_us: undisturbed.delay_us, ..all }, left_out)
 }
 
 /// What went over the path since the warm-up.

@@ -6,11 +6,14 @@
 //! no encoder's taste is in the figures. Different: time, the kernel (sockets, GSO, GRO, virtual cables), the
 //! scheduler, and everything that the simulated world does by itself: calling endpoints in time, waking, batching.
 //!
+//! Where the machine itself stood still (see [`stall`]) frames are not in the delays: no simulated run has that.
+//!
 //! With `--programs` it is `wavry-server` and `wavry-client` instead, with a real encoder: see [`programs`].
 
 mod ends;
 mod lab;
 mod programs;
+mod stall;
 
 use std::path::PathBuf;
 
@@ -171,6 +174,8 @@ struct Runs {
     emulated: Vec<Figures>,
     /// How late datagrams left the emulator, in microseconds: the 99th percentile and the most.
     late_us: [u64; 2],
+    /// The largest share of a run's frames that are not in the delays because the machine stood still.
+    left_out: f64,
     /// How late the host's thread woke in the last run, in microseconds at p50 and p99, and how often per frame.
     woken_us: [u64; 2],
     wakes: f64,
@@ -191,7 +196,8 @@ impl Runs {
                 Some(programs) => programs::run(lab, programs, scenario, seed)?,
                 None => (lab.run(scenario, seed)?, scenario.clone()),
             };
-            let Outcome { metrics, lateness, unsent, host } = outcome;
+            let Outcome { metrics, lateness, unsent, left_out, host } = outcome;
+            self.left_out = self.left_out.max(left_out);
             ensure!(unsent == 0, "the emulator could not send {unsent} datagrams");
             ensure!(metrics.frames > 0, "nothing was streamed");
             let figures = if programs.is_some() { Figures::of_arrived } else { Figures::of };
@@ -230,11 +236,13 @@ impl Runs {
             println!("{name:<10} {what:<14} {simulated:>10.2} {emulated:>10.2} {differs:>7.1} %{verdict}");
         }
         println!(
-            "{:<10} {} runs each; datagrams left the emulator late by {} us at p99, {} us at most{}",
+            "{:<10} {} runs each; datagrams left the emulator late by {} us at p99, {} us at most; {:.1} % of frames left out \
+             where the machine stood still{}",
             "",
             self.simulated.len(),
             self.late_us[0],
             self.late_us[1],
+            self.left_out * 100.0,
             self.told
         );
         if self.wakes > 0.0 {

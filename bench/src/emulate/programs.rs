@@ -14,10 +14,11 @@ use anyhow::{Context, anyhow, ensure};
 use rift_core::FrameId;
 use rift_core::send::SenderCounters;
 use rift_sim::Scenario;
-use rift_sim::metrics::{StreamLog, StreamMetrics};
+use rift_sim::metrics::StreamLog;
 use wavry_runtime::clock::Clock;
 
-use super::lab::{HOST, Lab, MIDDLE, Outcome, guarded, traffic};
+use super::lab::{HOST, Lab, MIDDLE, Outcome, guarded, metrics, traffic};
+use super::stall;
 use crate::e2e::own::{Programs, Scratch, Table, pin_in};
 use crate::e2e::process::{Lines, Program, Side};
 
@@ -61,7 +62,8 @@ pub(super) fn run(
     let epoch_ns = Clock.now();
     let over = AtomicBool::new(false);
     let end_ns = epoch_ns + scenario.duration_us * 1000;
-    let middle = thread::scope(|scope| {
+    let (middle, stalls) = thread::scope(|scope| {
+        let watches = stall::watch(scope, epoch_ns, &over)?;
         let middle =
             scope.spawn(|| guarded(&over, "the emulator", || lab.emulate(scenario, seed, epoch_ns, &over)));
         let mut stream = || -> anyhow::Result<()> {
@@ -80,15 +82,14 @@ pub(super) fn run(
         over.store(true, Ordering::Release);
         let middle =
             middle.join().map_err(|_| anyhow!("a thread panicked; this is a fault of the program"))?;
-        streamed.and(middle)
+        Ok::<_, anyhow::Error>((streamed.and(middle)?, stall::seen(watches)))
     })?;
 
     let traces = Traces { host: Table::read(&host_trace)?, client: Table::read(&client_trace)? };
     let log = traces.log(epoch_ns / 1000)?;
     // What is sent for what reason is not in the traces: only what arrived is compared.
     let traffic = traffic(&[SenderCounters::default(); 2], &middle.seen);
-    let span = (scenario.warmup_us, scenario.duration_us);
-    let metrics = StreamMetrics::of(&log, &traffic, &middle.course, &middle.standing, span);
+    let (metrics, left_out) = metrics(&log, &traffic, &middle, scenario, &stalls);
     let mut told = scenario.clone();
     told.source.slices = SLICES;
     told.source.encode_us = 0;
@@ -96,7 +97,7 @@ pub(super) fn run(
     told.source.scene_us = 0;
     told.source.keyframe_factor = KEYFRAME;
     told.decode_us = traces.decoding_us()?;
-    let outcome = Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent, host: None };
+    let outcome = Outcome { metrics, lateness: middle.lateness, unsent: middle.unsent, left_out, host: None };
     Ok((outcome, told))
 }
 
