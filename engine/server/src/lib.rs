@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! video thread:    capture -> encode -> slice -+               (sleeps while nobody watches)
-//!                                              | slices, one ring; back: commands, one ring
+//!                                              | slices, one ring; back: empty buffers, commands
 //! network thread:  socket <-> HostEndpoint <---+-> input injection
 //!                                              | notices, one ring
 //! main thread:     allow-list, statistics, trace, signals
