@@ -203,6 +203,9 @@ pub struct EncoderCapabilities {
     pub reference_invalidation: bool,
     /// How many frames back a reference may be asked for and usually be honoured.
     pub reference_depth: u32,
+    /// An acknowledged frame stays a reference until a newer one is acknowledged: going back to it never takes a
+    /// keyframe, however long ago and however often.
+    pub keeps_acknowledged: bool,
     /// Intra refresh is on.
     pub intra_refresh: bool,
     /// Size of the coded picture: the configured size rounded up to even.

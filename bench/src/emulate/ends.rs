@@ -153,6 +153,8 @@ impl<'a, T: Transport> Host<'a, T> {
                 }
                 HostNotice::KeyframeNeeded => self.source.on_keyframe_needed(),
                 HostNotice::ReferenceInvalidated(last) => self.source.on_reference_invalidated(last),
+                HostNotice::ReferencePreferred(known) => self.source.on_reference_preferred(known),
+                HostNotice::FrameAcknowledged(frame) => self.source.on_acknowledged(frame),
                 HostNotice::RateChanged { bitrate, fps } => {
                     self.source.on_rate_changed(bitrate, fps);
                     self.log.on_target(self.us(now), self.source.rate());

@@ -292,6 +292,7 @@ impl Encoder for OpenH264Encoder {
             early_slices: false,
             reference_invalidation: true,
             reference_depth: FRAMES_UNTIL_TRUSTED as u32,
+            keeps_acknowledged: true,
             intra_refresh: false,
             coded_size: (self.picture.width() as u32, self.picture.height() as u32),
         }

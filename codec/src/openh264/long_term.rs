@@ -150,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn going_back_to_what_was_acknowledged_never_takes_a_keyframe() {
+        let mut references = started();
+        references.on_acknowledged(20);
+        assert!(references.poll_confirmation(21).is_some());
+        for id in 21..200u64 {
+            assert_eq!(references.poll_confirmation(id), None);
+            references.on_encoded(id, &header(id as u32 - 10, false, None));
+            assert_eq!(references.recover(20), Recovery::LongTerm { lost: None }, "{id}");
+        }
+    }
+
+    #[test]
     fn a_mark_that_arrived_survives_a_later_loss() {
         let mut references = started();
         references.on_encoded(21, &header(11, false, None));

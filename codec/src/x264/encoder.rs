@@ -200,6 +200,7 @@ impl Encoder for X264Encoder {
             early_slices: true,
             reference_invalidation: !self.config.intra_refresh,
             reference_depth: if self.config.intra_refresh { 0 } else { REFERENCE_FRAMES - 1 },
+            keeps_acknowledged: false,
             intra_refresh: self.config.intra_refresh,
             coded_size: (self.picture.width() as u32, self.picture.height() as u32),
         }

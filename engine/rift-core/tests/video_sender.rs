@@ -629,6 +629,41 @@ fn a_late_frame_is_sent_again_while_others_predict_from_it() {
     assert_eq!((host.sender.counters().nacks_stale, host.drain().len()), (1, 1));
 }
 
+/// Proves R-REC-11: three round trips are those of the queue that there is now.
+#[test]
+fn a_frame_is_late_by_the_round_trip_that_was_measured_last() {
+    for (latest_us, is_late) in [(20_000, true), (100_000, false)] {
+        let mut host = Host::new(&SenderConfig { retransmit_us_max: 100_000, ..config() });
+        host.sender.set_rtt(20_000);
+        host.sender.set_latest_rtt(latest_us);
+        host.submit(&whole(0), &bytes(2000, 0)).unwrap();
+        host.drain();
+        host.now = host.now.plus_micros(200_000);
+        host.nack(&[0]);
+        assert_eq!(host.sender.counters().nacks_late, u64::from(is_late));
+        assert_eq!(host.drain().is_empty(), is_late);
+    }
+}
+
+/// Frames that each predict from one known to be there do not need each other, and none is given up for the next.
+#[test]
+fn queued_frames_that_go_past_the_same_loss_stay() {
+    let mut host = Host::new(&slow());
+    host.submit(&whole(0), &bytes(2000, 0)).unwrap();
+    let mut sent = host.drain_paced();
+    host.submit(&whole(1), &bytes(400_000, 0)).unwrap();
+    sent.extend(host.drain());
+    for frame in 2..4 {
+        let past = SliceMeta { reference: Some(FrameId(0)), ..whole(frame) };
+        host.submit(&past, &bytes(2000, frame as usize)).unwrap();
+    }
+    assert_eq!(host.sender.counters().frames_dropped_unneeded, 1, "the first, which both go past");
+    sent.extend(host.drain_paced());
+    for frame in 2..4 {
+        assert_eq!(assemble(frame, &sent), Some(bytes(2000, frame as usize)));
+    }
+}
+
 #[test]
 fn an_acknowledged_frame_is_not_sent_again_even_if_it_was_queued() {
     let mut host = Host::new(&config());

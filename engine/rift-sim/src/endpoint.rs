@@ -109,6 +109,10 @@ pub enum HostNotice {
     KeyframeNeeded,
     /// Nothing newer than this frame may be referenced.
     ReferenceInvalidated(FrameId),
+    /// The next frame should reference nothing newer, if it need not be a keyframe for that.
+    ReferencePreferred(FrameId),
+    /// The client has decoded this frame.
+    FrameAcknowledged(FrameId),
     /// The encoder's new target.
     RateChanged {
         /// Video without parity.

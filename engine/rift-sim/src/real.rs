@@ -173,6 +173,8 @@ impl Host for HostEndpoint {
                 HostEvent::ReferenceInvalidated { last_valid } => {
                     HostNotice::ReferenceInvalidated(last_valid)
                 }
+                HostEvent::ReferencePreferred { known } => HostNotice::ReferencePreferred(known),
+                HostEvent::FrameAcknowledged(frame) => HostNotice::FrameAcknowledged(frame),
                 HostEvent::RateChanged { bitrate, fps, .. } => HostNotice::RateChanged { bitrate, fps },
                 HostEvent::SkipFrames(frames) => HostNotice::SkipFrames(frames),
                 HostEvent::EncoderHeld(held) => HostNotice::EncoderHeld(held),

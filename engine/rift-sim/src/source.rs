@@ -13,8 +13,10 @@ use rift_core::{Bitrate, FrameId, Timestamp};
 use crate::fingerprint::Fingerprint;
 use crate::link::{next_after, normal};
 
-/// Frames the encoder can still reference, as with 16 reference pictures (H.264 annex A).
-const REFERENCES_MAX: usize = 16;
+/// Newest frames the encoder can still reference: with two long-term ones, 16 reference pictures (H.264 annex A).
+const REFERENCES_MAX: usize = 14;
+/// Frames from one that is known to be there to the next that is kept until that is known.
+const MARK_FRAMES: u64 = 4;
 /// Frames of which the truth is kept: far more than are ever on their way.
 const TRUTHS_MAX: usize = 1024;
 /// Random bytes that slices are cut from: a prime number, so that pieces do not repeat in step with packets.
@@ -124,6 +126,12 @@ pub struct Source {
     held: bool,
     keyframe: Option<KeyframeCause>,
     references: VecDeque<FrameId>,
+    /// Long-term references: one that the client is known to have decoded, and one that is to take its place once that
+    /// is known of it.
+    confirmed: Option<FrameId>,
+    pending: Option<FrameId>,
+    /// The next frame should reference nothing newer.
+    preferred: Option<FrameId>,
     truths: VecDeque<FrameTruth>,
     pool: Vec<u8>,
 }
@@ -158,6 +166,9 @@ impl Source {
             held: false,
             keyframe: Some(KeyframeCause::First),
             references: VecDeque::with_capacity(REFERENCES_MAX),
+            confirmed: None,
+            pending: None,
+            preferred: None,
             truths: VecDeque::with_capacity(TRUTHS_MAX),
         }
     }
@@ -180,11 +191,19 @@ impl Source {
         }
         let id = self.next;
         self.next = id.next();
-        let reference = self.references.back().copied();
+        let preferred = self.preferred.take().and_then(|known| self.at_most(known));
+        if let Some(limit) = preferred {
+            self.pending = self.pending.filter(|&id| id <= limit);
+        }
+        let reference = preferred.or(self.references.back().copied()).or(self.confirmed);
         let keyframe = self.keyframe.take().or(reference.is_none().then_some(KeyframeCause::NoReference));
         let reference = if keyframe.is_some() { None } else { reference };
         if keyframe.is_some() {
             self.references.clear();
+            (self.confirmed, self.pending) = (None, None);
+        }
+        if self.pending.is_none() && self.confirmed.is_none_or(|known| id.0 >= known.0 + MARK_FRAMES) {
+            self.pending = Some(id);
         }
         let mut slices = [(0, 0); SLICES_MAX];
         let slice_len =
@@ -249,6 +268,26 @@ impl Source {
     /// Nothing newer than `last_valid` may be referenced.
     pub fn on_reference_invalidated(&mut self, last_valid: FrameId) {
         self.references.retain(|&id| id <= last_valid);
+        self.confirmed = self.confirmed.filter(|&id| id <= last_valid);
+        self.pending = self.pending.filter(|&id| id <= last_valid);
+    }
+
+    /// The next frame should predict from `known`, which the client has, if that is still here.
+    pub fn on_reference_preferred(&mut self, known: FrameId) {
+        self.preferred = Some(known);
+    }
+
+    /// The client has decoded `frame` and all that it was predicted from.
+    pub fn on_acknowledged(&mut self, frame: FrameId) {
+        if let Some(marked) = self.pending.take_if(|marked| *marked <= frame) {
+            self.confirmed = Some(marked);
+        }
+    }
+
+    /// `known`, or the long-term reference if that is older.
+    fn at_most(&self, known: FrameId) -> Option<FrameId> {
+        let here = self.references.contains(&known).then_some(known);
+        here.or(self.confirmed.filter(|&id| id <= known))
     }
 
     /// Follows the controller, where the encoder is adaptive.
@@ -359,6 +398,36 @@ mod tests {
         let next = frames(&mut source, 2);
         assert_eq!((next[0].reference, next[0].keyframe), (Some(FrameId(6)), None));
         assert_eq!(next[1].reference, Some(next[0].id));
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_held_however_long_that_took() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        frames(&mut source, 40);
+        source.on_acknowledged(FrameId(7));
+        let first = frames(&mut source, 40);
+        assert!(first.windows(2).all(|pair| pair[1].reference == Some(pair[0].id)));
+        source.on_acknowledged(FrameId(60));
+        // The mark of frame 0 was confirmed by 7, that of the frame after the acknowledgement by 60.
+        source.on_reference_preferred(FrameId(60));
+        assert_eq!(frames(&mut source, 1)[0].reference, Some(FrameId(40)));
+        source.on_reference_invalidated(FrameId(60));
+        let next = frames(&mut source, 2);
+        assert_eq!((next[0].reference, next[0].keyframe), (Some(FrameId(40)), None));
+        assert_eq!(next[1].reference, Some(next[0].id));
+    }
+
+    #[test]
+    fn a_preference_is_for_one_frame_and_takes_no_keyframe() {
+        let mut source = Source::new(SourceConfig::default(), 1);
+        frames(&mut source, 20);
+        source.on_reference_preferred(FrameId(15));
+        let next = frames(&mut source, 2);
+        assert_eq!(next[0].reference, Some(FrameId(15)));
+        assert_eq!(next[1].reference, Some(next[0].id), "and nothing was forgotten");
+        source.on_reference_preferred(FrameId(2));
+        let next = frames(&mut source, 1);
+        assert_eq!((next[0].reference, next[0].keyframe), (Some(FrameId(21)), None), "long gone");
     }
 
     #[test]

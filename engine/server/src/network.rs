@@ -144,6 +144,9 @@ impl<T: Transport> NetworkThread<T> {
                 HostEvent::ReferenceInvalidated { last_valid } => {
                     self.command(VideoCommand::ReferenceAtMost(last_valid));
                 }
+                HostEvent::ReferencePreferred { known } => {
+                    self.command_when_awake(VideoCommand::PreferReference(known));
+                }
                 HostEvent::RateChanged { bitrate, fps, .. } => {
                     self.statistics.bitrate_bps = bitrate.as_bps();
                     self.command(VideoCommand::Rate { bitrate_bps: bitrate.as_bps(), fps });

@@ -47,6 +47,8 @@ pub(crate) enum VideoCommand {
     Keyframe,
     /// Predict only from this frame or an older one.
     ReferenceAtMost(FrameId),
+    /// Better predict the next frame from this one or an older one, unless that takes a keyframe.
+    PreferReference(FrameId),
     /// The client has this frame and all that it was predicted from.
     Acknowledged(FrameId),
     /// New targets.
@@ -117,6 +119,7 @@ struct OpenEncoder {
 struct Wishes {
     keyframe: bool,
     reference_at_most: Option<FrameId>,
+    preferred_reference: Option<FrameId>,
     skip: u32,
     held: bool,
 }
@@ -198,6 +201,7 @@ impl VideoThread {
                     self.wishes.limit_reference(frame);
                     self.source.refresh();
                 }
+                VideoCommand::PreferReference(frame) => self.wishes.preferred_reference = Some(frame),
                 VideoCommand::Acknowledged(frame) => {
                     if let Some(open) = &mut self.encoder {
                         open.encoder.on_acknowledged(frame.0);
@@ -371,10 +375,13 @@ fn encode(
         // The enum is open for DMA-BUF; no source of this build makes one.
         return Ok(());
     };
+    let limit = wishes.reference_at_most.take();
+    let preferred = wishes.preferred_reference.take();
+    let preferred = preferred.filter(|_| limit.is_none() && open.encoder.capabilities().keeps_acknowledged);
     let request = EncodeRequest {
         frame_id: id.0,
         force_keyframe: std::mem::take(&mut wishes.keyframe),
-        reference_at_most: wishes.reference_at_most.take().map(|limit| limit.0),
+        reference_at_most: limit.or(preferred).map(|limit| limit.0),
     };
     let clock = Clock;
     let (started, captured) = (frame.started_at_ns, frame.captured_at_ns);
@@ -465,7 +472,12 @@ mod tests {
     use crate::handoff;
 
     /// Notes what it is told; encodes nothing.
-    struct Recorder(Arc<Mutex<Vec<u64>>>);
+    struct Recorder {
+        acknowledged: Arc<Mutex<Vec<u64>>>,
+        /// What each frame was to predict from at most.
+        limits: Arc<Mutex<Vec<Option<u64>>>>,
+        keeps_acknowledged: bool,
+    }
 
     impl Encoder for Recorder {
         fn encode(
@@ -474,6 +486,7 @@ mod tests {
             request: &EncodeRequest,
             _: &mut SliceSink<'_>,
         ) -> Result<EncodeReport, CodecError> {
+            self.limits.lock().unwrap().push(request.reference_at_most);
             Ok(EncodeReport {
                 frame_id: request.frame_id,
                 keyframe: false,
@@ -494,10 +507,18 @@ mod tests {
             Ok(())
         }
         fn on_acknowledged(&mut self, frame_id: u64) {
-            self.0.lock().unwrap().push(frame_id);
+            self.acknowledged.lock().unwrap().push(frame_id);
         }
         fn capabilities(&self) -> EncoderCapabilities {
-            unreachable!("nobody asks")
+            EncoderCapabilities {
+                backend: "recorder",
+                early_slices: false,
+                reference_invalidation: true,
+                reference_depth: 16,
+                keeps_acknowledged: self.keeps_acknowledged,
+                intra_refresh: false,
+                coded_size: (16, 16),
+            }
         }
     }
 
@@ -537,10 +558,15 @@ mod tests {
         commands: Producer<VideoCommand>,
         notices: Consumer<VideoNotice>,
         acknowledged: Arc<Mutex<Vec<u64>>>,
+        limits: Arc<Mutex<Vec<Option<u64>>>>,
     }
 
     /// A thread with a recording encoder, whose source shows these places in turn, the last one first.
     fn world(origins: &[(i32, i32)]) -> World {
+        world_with(origins, true)
+    }
+
+    fn world_with(origins: &[(i32, i32)], keeps_acknowledged: bool) -> World {
         let (commands, command_end) = spsc::ring(16);
         let (notice_end, notices) = spsc::ring(16);
         let links = VideoLinks {
@@ -561,11 +587,15 @@ mod tests {
         };
         let source = Placed { origins: origins.to_vec(), damage: [Rect::new(0, 0, 16, 16)] };
         let mut thread = VideoThread::new(config, links, Box::new(source));
-        let acknowledged = Arc::default();
-        let encoder = Box::new(Recorder(Arc::clone(&acknowledged)));
+        let (acknowledged, limits) = (Arc::default(), Arc::default());
+        let encoder = Box::new(Recorder {
+            acknowledged: Arc::clone(&acknowledged),
+            limits: Arc::clone(&limits),
+            keeps_acknowledged,
+        });
         let size = PictureSize::new(Geometry::new(16, 16), Scale::Full);
         thread.encoder = Some(OpenEncoder { encoder, size });
-        World { thread, commands, notices, acknowledged }
+        World { thread, commands, notices, acknowledged, limits }
     }
 
     #[test]
@@ -581,6 +611,25 @@ mod tests {
         world.commands.push(VideoCommand::Acknowledged(FrameId(10))).unwrap();
         world.thread.take_commands();
         assert_eq!(world.acknowledged.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_preferred_reference_is_for_one_frame_and_not_for_every_encoder() {
+        for keeps in [true, false] {
+            let mut world = world_with(&[(0, 0); 3], keeps);
+            for commands in [
+                &[VideoCommand::PreferReference(FrameId(5))][..],
+                &[],
+                &[VideoCommand::ReferenceAtMost(FrameId(3)), VideoCommand::PreferReference(FrameId(6))],
+            ] {
+                for &command in commands {
+                    world.commands.push(command).unwrap();
+                }
+                world.thread.take_commands();
+                assert!(world.thread.capture_and_encode().is_ok());
+            }
+            assert_eq!(*world.limits.lock().unwrap(), [keeps.then_some(5), None, Some(3)]);
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(super) struct Hold {
     since: Option<Timestamp>,
     /// A frame is let through.
     probing: bool,
+    /// So long that frames are tried.
+    is_outage: bool,
     next_probe: Timestamp,
     flight: InFlight,
     /// When a report last told of an arrival.
@@ -56,11 +58,23 @@ pub(super) struct Hold {
     /// When the last frame was encoded, and whether a hold has ended since.
     frame_at: Timestamp,
     is_owed: bool,
+    /// When things were judged last.
+    judged_at: Timestamp,
 }
 
 impl Hold {
     pub(super) fn is_on(&self) -> bool {
         self.since.is_some() && !self.probing
+    }
+
+    /// Something is overdue, whether or not a frame is let through.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// What leaves now only tries the path.
+    pub(super) fn is_outage(&self) -> bool {
+        self.is_outage
     }
 
     /// A frame was encoded.
@@ -84,6 +98,7 @@ impl Hold {
     /// Judges what is under way.
     pub(super) fn update(&mut self, now: Timestamp, flight: InFlight, expected: &Expected) -> Option<Turn> {
         self.flight = flight;
+        self.judged_at = now;
         let is_late =
             flight.oldest_unreported.is_some_and(|sent_at| now.micros_since(sent_at) >= expected.patience_us);
         let is_silent = now.micros_since(self.news_at) >= expected.silence_us;
@@ -107,11 +122,13 @@ impl Hold {
             Some(since) if !is_overdue => {
                 self.since = None;
                 self.probing = false;
+                self.is_outage = false;
                 self.is_owed = true;
                 Some(Turn::Released(now.micros_since(since)))
             }
             Some(_) if !self.probing && now >= self.next_probe => {
                 self.probing = true;
+                self.is_outage = true;
                 Some(Turn::Probe)
             }
             _ => None,
@@ -123,7 +140,9 @@ impl Hold {
         match (self.since, self.flight.oldest_unreported) {
             (None, Some(sent_at)) => {
                 let late_at = sent_at.plus_micros(expected.patience_us);
-                let is_excused = self.is_drained || self.owes_at().is_some_and(|at| late_at >= at);
+                // What was late at the last judgement, and let pass for the frame that is owed, is so still.
+                let asked_at = late_at.max(self.judged_at);
+                let is_excused = self.is_drained || self.owes_at().is_some_and(|at| asked_at >= at);
                 if is_excused { late_at.max(self.news_at.plus_micros(expected.silence_us)) } else { late_at }
             }
             (Some(_), _) if !self.probing => self.next_probe,
@@ -217,6 +236,31 @@ mod tests {
             held += u64::from(hold.update(at(ms + 9), flight(110_000, ms - 114), &EXPECTED).is_some());
         }
         assert!((2..=4).contains(&held), "until 45 ms after the last frame: {held}");
+    }
+
+    /// What is late but let pass for the frame that is owed must not call for a judgement again and again.
+    #[test]
+    fn the_next_judgement_is_never_due_at_once() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..2_000 {
+            let mut hold = delivering(1_000);
+            hold.on_frame(at(rng.u64(900..1_000)));
+            let mut now = at(1_000);
+            for _ in 0..60 {
+                let patience_us = rng.u64(60_000..200_000);
+                let expected = Expected { patience_us, ..EXPECTED };
+                let sent = now.as_micros() / 1_000 - rng.u64(0..250);
+                while hold.update(now, flight(rng.u64(0..300_000), sent), &expected).is_some() {}
+                assert!(hold.poll_timeout(&expected) > now, "{hold:?}");
+                now = now.plus_micros(rng.u64(1..20_000));
+                if rng.bool() {
+                    hold.on_arrived(now, 12_500);
+                }
+                if rng.bool() && !hold.is_on() {
+                    hold.on_frame(now);
+                }
+            }
+        }
     }
 
     #[test]

@@ -115,6 +115,8 @@ const LATE_LOSS_US: u64 = 8_000;
 const OUTAGE_US: u64 = 100_000;
 /// What is left of the rate after an outage.
 const AFTER_OUTAGE: f64 = 0.5;
+/// And of that in an outage: a frame that only tries the path should not be what it has to carry when it is back.
+const PROBE_SHARE: f64 = 0.1;
 /// With jitter above this, in microseconds, the evidence of an empty queue counts.
 const LIFT_NOISE_US: f64 = 1_000.0;
 /// Once there was no queue for this long, in microseconds.
@@ -312,6 +314,11 @@ impl Delta2 {
         self.decide(now);
     }
 
+    /// A frame is known to have come, of which no report need have told yet.
+    pub fn on_frame_acked(&mut self, now: Timestamp, flight: InFlight) {
+        self.check_overdue(now, flight);
+    }
+
     /// Notices what time brings.
     pub fn handle_timeout(&mut self, now: Timestamp, flight: InFlight) {
         self.check_overdue(now, flight);
@@ -328,7 +335,8 @@ impl Delta2 {
     pub fn target_bitrate(&self) -> Bitrate {
         let drained = self.rate_bps
             - self.sending.drain_bps(self.capacity.bps().unwrap_or(f64::INFINITY), self.period_us());
-        let bps = drained.max(self.rate_bps * 0.4) / self.sending.overhead();
+        let share = if self.hold.is_outage() { PROBE_SHARE } else { 1.0 };
+        let bps = share * drained.max(self.rate_bps * 0.4) / self.sending.overhead();
         Bitrate::from_bps(bps as u64).clamp(self.config.bitrate_min, self.config.bitrate_max)
     }
 
@@ -348,6 +356,12 @@ impl Delta2 {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.hold.is_on()
+    }
+
+    /// What was sent is overdue, whether or not a frame is let through to try the path.
+    #[must_use]
+    pub fn is_overdue(&self) -> bool {
+        self.hold.is_waiting()
     }
 
     /// The rate at which packets of a frame follow each other; `None` for at once.

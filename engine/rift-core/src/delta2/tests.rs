@@ -256,9 +256,11 @@ fn an_outage_holds_the_encoder_and_is_probed() {
     let sent = model.frame - frames;
     assert!((8..=18).contains(&sent), "{sent} frames in an outage of 0.9 s");
     assert!(model.delta.is_held() && model.saw(Reason::Probe) >= 6, "{}", model.saw(Reason::Probe));
+    let mbps = |model: &Model| model.delta.target_bitrate().as_bps() as f64 / 1e6;
+    assert!((1.0..=0.1 * model.mbps()).contains(&mbps(&model)), "what tries the path is small");
     model.seconds(0.6);
     assert!(!model.delta.is_held());
-    assert!(model.saw(Reason::Resumed) >= 1);
+    assert!(model.saw(Reason::Resumed) >= 1 && mbps(&model) > 0.5 * model.mbps());
 }
 
 /// Proves R-CTRL-8.

@@ -2,7 +2,7 @@
 
 use super::{Fate, PacketKind, PacketOutcome, SentPacket};
 use crate::message::ArrivalFeedback;
-use crate::{PacketId, Timestamp};
+use crate::{FrameId, PacketId, Timestamp};
 
 /// Unit of the delays in a report, in microseconds.
 const UNIT_US: u64 = 64;
@@ -55,7 +55,7 @@ pub struct ReportSummary {
 pub struct InFlight {
     /// Bytes of datagrams.
     pub bytes: u64,
-    /// When the oldest packet left that no report has spoken of yet.
+    /// When the oldest packet left that no report has spoken of yet, and whose frame was not acknowledged.
     pub oldest_unreported: Option<Timestamp>,
 }
 
@@ -71,6 +71,10 @@ pub struct SentHistory {
     next: u64,
     /// Ids below were spoken of in a report.
     reported: u64,
+    /// Of this frame and those before it nothing is waited for.
+    acknowledged: Option<FrameId>,
+    /// The newest that is known to have arrived.
+    newest_arrived: Option<PacketId>,
     in_flight_bytes: u64,
     in_flight_packets: u64,
 }
@@ -87,6 +91,8 @@ impl SentHistory {
             oldest: 0,
             next: 0,
             reported: 0,
+            acknowledged: None,
+            newest_arrived: None,
             in_flight_bytes: 0,
             in_flight_packets: 0,
         }
@@ -144,6 +150,12 @@ impl SentHistory {
         summary
     }
 
+    /// The client has decoded `frame`: its packets have arrived, or parity has replaced them. A report that tells
+    /// when may come later, and nobody need wait for it to know that the path carries.
+    pub fn on_frame_acked(&mut self, frame: FrameId) {
+        self.acknowledged = self.acknowledged.max(Some(frame));
+    }
+
     fn settle(
         &mut self,
         now: Timestamp,
@@ -173,6 +185,7 @@ impl SentHistory {
         let delay_us = i64::try_from(delay_us).unwrap_or(if delay_us < 0 { i64::MIN } else { i64::MAX });
         let marked = entry >> 14 == CE;
         summary.arrived += 1;
+        self.newest_arrived = self.newest_arrived.max(Some(packet.id));
         summary.marked += u32::from(marked);
         if packet.kind != PacketKind::Retransmission || summary.rtt_us.is_none() {
             summary.rtt_us = Some(now.micros_since(packet.sent_at).saturating_sub(held_us));
@@ -203,6 +216,12 @@ impl SentHistory {
         (slot.packet.id == PacketId(id) && slot.state != State::Unknown).then_some(slot)
     }
 
+    /// Whether `id` left behind everything that is known to have arrived, so that it may only be late.
+    #[must_use]
+    pub fn may_be_late(&self, id: PacketId) -> bool {
+        self.newest_arrived.is_none_or(|newest| id > newest)
+    }
+
     /// Bytes that left and were not told of.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
@@ -215,13 +234,14 @@ impl SentHistory {
         InFlight { bytes: self.in_flight_bytes, oldest_unreported: self.oldest_unreported() }
     }
 
-    /// When the oldest packet left that no report has spoken of yet.
+    /// When the oldest packet left that no report has spoken of yet, and whose frame was not acknowledged.
     #[must_use]
     pub fn oldest_unreported(&self) -> Option<Timestamp> {
         let from = self.reported.max(self.oldest);
         (from..self.next).find_map(|id| {
             let entry = &self.entries[(id & self.mask) as usize];
-            (entry.packet.id == PacketId(id) && entry.state == State::InFlight)
+            let is_open = entry.packet.id == PacketId(id) && entry.state == State::InFlight;
+            (is_open && self.acknowledged.is_none_or(|acked| entry.packet.frame > acked))
                 .then_some(entry.packet.sent_at)
         })
     }
@@ -235,7 +255,6 @@ impl SentHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::FrameId;
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)
@@ -277,6 +296,32 @@ mod tests {
 
     fn arrived(arrived_us: u64, sent_us: u64, marked: bool) -> Fate {
         Fate::Arrived { arrived_us, delay_us: arrived_us as i64 - sent_us as i64, marked }
+    }
+
+    /// Proves R-CTRL-7: what is known to have come need not be told of to be known not to be late.
+    #[test]
+    fn packets_of_acknowledged_frames_are_not_waited_for() {
+        let mut history = history(25);
+        report(&mut history, 30_000, 0, &[100; 5]);
+        assert_eq!(history.oldest_unreported(), Some(at(1_500)));
+        history.on_frame_acked(FrameId(0));
+        assert_eq!(history.oldest_unreported(), Some(at(2_000)));
+        history.on_frame_acked(FrameId(1));
+        history.on_frame_acked(FrameId(0));
+        assert_eq!(history.in_flight().oldest_unreported, Some(at(3_000)));
+        history.on_frame_acked(FrameId(2));
+        assert_eq!(history.oldest_unreported(), None);
+        assert_eq!(history.in_flight_bytes(), 20_000, "a report tells what became of them");
+    }
+
+    /// Proves R-REC-11.
+    #[test]
+    fn what_left_behind_all_that_arrived_may_be_late() {
+        let mut history = history(10);
+        assert!(history.may_be_late(PacketId(0)));
+        report(&mut history, 30_000, 0, &[100, LOST, 100, LOST, PENDING]);
+        let late: Vec<u64> = (0..10).filter(|&id| history.may_be_late(PacketId(id))).collect();
+        assert_eq!(late, [3, 4, 5, 6, 7, 8, 9]);
     }
 
     /// Proves R-FB-2: what the client tells becomes the fate of each packet, once.

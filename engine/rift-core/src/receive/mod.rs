@@ -75,12 +75,19 @@ fn passed(now: Timestamp, since: Timestamp, span_us: u64) -> bool {
 struct RoundTrip {
     rtt_us: u64,
     var_us: u64,
+    /// As measured last: a mean follows a queue that fills only when that is full.
+    latest_us: u64,
 }
 
 impl RoundTrip {
     /// How long a request takes to be answered, in microseconds.
     fn arrival_us(&self) -> u64 {
-        self.rtt_us.saturating_add(self.var_us)
+        self.rtt_us.saturating_add(self.var_us).max(self.jumped_us())
+    }
+
+    /// The round trip measured last, where it is that of another queue than the mean.
+    fn jumped_us(&self) -> u64 {
+        if self.latest_us > self.rtt_us + self.rtt_us / 2 { self.latest_us } else { 0 }
     }
 
     /// After how long a request counts as lost, in microseconds: the round trip time and an eighth, or
@@ -88,7 +95,7 @@ impl RoundTrip {
     /// the host as a repetition.
     fn retry_us(&self) -> u64 {
         let slack = (self.rtt_us / 8).max(self.var_us.saturating_mul(2)).max(1_000);
-        self.rtt_us.saturating_add(slack)
+        self.rtt_us.saturating_add(slack).max(self.jumped_us())
     }
 }
 
@@ -135,7 +142,7 @@ impl VideoReceiver {
             requests: Requests::new(),
             history: History::new(),
             playout: Playout::new(config.playout),
-            round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0 },
+            round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0, latest_us: 0 },
             scratch: vec![0; frame::PAYLOAD_MAX],
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
@@ -261,8 +268,14 @@ impl VideoReceiver {
     pub fn set_rtt(&mut self, rtt_us: u64, var_us: u64) {
         // Beyond ten seconds the arithmetic is pointless, and the session is over.
         let bounded = |us: u64| us.min(10_000_000);
-        self.round_trip = RoundTrip { rtt_us: bounded(rtt_us), var_us: bounded(var_us) };
+        self.round_trip = RoundTrip { rtt_us: bounded(rtt_us), var_us: bounded(var_us), ..self.round_trip };
         self.requests.on_rtt(bounded(rtt_us));
+    }
+
+    /// The round trip as measured last, in microseconds. Where it is longer than the mean, nothing that is asked for
+    /// now is here sooner.
+    pub fn set_latest_rtt(&mut self, rtt_us: u64) {
+        self.round_trip.latest_us = rtt_us.min(10_000_000);
     }
 
     /// To be called when [`poll_timeout`](Self::poll_timeout) has come; then drain the `poll_` functions.

@@ -160,7 +160,7 @@ fn repeat_us(round_trip: &RoundTrip) -> u64 {
 mod tests {
     use super::*;
 
-    const RTT: RoundTrip = RoundTrip { rtt_us: 20_000, var_us: 1_000 };
+    const RTT: RoundTrip = RoundTrip { rtt_us: 20_000, var_us: 1_000, latest_us: 20_000 };
     const INTERVAL: u64 = 16_000;
 
     fn poll(r: &mut Requests, us: u64, stuck: bool, valid: Option<u64>) -> Option<RecoveryRequest> {

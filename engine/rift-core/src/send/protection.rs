@@ -106,9 +106,14 @@ impl Protection {
         }
     }
 
+    /// The path loses packets that did not wait in a queue.
+    pub(super) fn expects_losses(&self) -> bool {
+        self.loss >= LOSS_MIN
+    }
+
     /// Packets need room for the parity of their group.
     pub(super) fn is_needed(&self) -> bool {
-        self.is_on && self.loss >= LOSS_MIN
+        self.is_on && self.expects_losses()
     }
 
     /// Parities for each packet lately.

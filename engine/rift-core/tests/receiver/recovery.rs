@@ -104,6 +104,26 @@ fn nothing_is_asked_for_that_is_of_no_use_when_it_arrives() {
     assert_eq!(rig.receiver.counters().nacks_given_up, 1);
 }
 
+/// Proves R-REC-10: while a queue fills the mean of the round trip tells of what was, the last one of what is.
+#[test]
+fn a_round_trip_that_has_jumped_counts() {
+    for (latest_us, is_asked) in [(149_000, true), (250_000, false)] {
+        let mut rig = Rig::new();
+        rig.receiver.set_rtt(100_000, 5_000);
+        rig.receiver.set_latest_rtt(latest_us);
+        rig.frame(0, FrameSpec::keyframe(0), 10_000, &[3]);
+        assert_eq!(!rig.nacks(PATIENCE).is_empty(), is_asked, "{latest_us}");
+        // And an answer is waited for as long as it takes.
+        let again = (1_000..200_000).step_by(100).find(|&us| !rig.nacks(us).is_empty());
+        assert_eq!(again.is_some(), is_asked && latest_us < 150_000);
+    }
+    let mut rig = Rig::new();
+    rig.receiver.set_latest_rtt(70_000);
+    rig.frame(0, FrameSpec::keyframe(0), 10_000, &[3]);
+    let asked: Vec<u64> = (0..100_000).step_by(100).filter(|&us| !rig.nacks(us).is_empty()).collect();
+    assert_eq!(asked, [500, 70_500], "sooner another request would only cross the answer");
+}
+
 /// Proves R-REC-10: over a long path the frame cannot be shown in time, but what predicts from it can.
 #[test]
 fn a_frame_that_will_be_late_is_asked_for_as_long_as_others_wait_for_it() {

@@ -143,6 +143,8 @@ impl<P: Peers> Pair<P> {
                     self.invalidations += 1;
                     stage.note(14, last_valid.0);
                 }
+                HostNotice::ReferencePreferred(known) => self.source.on_reference_preferred(known),
+                HostNotice::FrameAcknowledged(frame) => self.source.on_acknowledged(frame),
                 HostNotice::RateChanged { bitrate, fps } => {
                     self.source.on_rate_changed(bitrate, fps);
                     self.stream.on_target(stage.now.as_micros(), self.source.rate());

@@ -121,6 +121,7 @@ impl Streaming {
     pub(super) fn on_rtt(&mut self, link: &Link) {
         let rtt = link.rtt();
         self.receiver.set_rtt(rtt.smoothed_us(), rtt.variance_us());
+        self.receiver.set_latest_rtt(rtt.latest_us().unwrap_or(0));
         self.input.set_rtt(rtt.smoothed_us());
     }
 

@@ -43,6 +43,12 @@ pub enum HostEvent {
         /// The newest frame that the client decoded well.
         last_valid: FrameId,
     },
+    /// Better let the next frame reference nothing newer than this: what is newer may be lost, and it would take long
+    /// until that is known. An encoder that would have to make a keyframe for it passes it over.
+    ReferencePreferred {
+        /// A frame that the client has decoded.
+        known: FrameId,
+    },
     /// The client decoded this frame, and so has all that it was predicted from. Later frames may be
     /// acknowledged though this one's own acknowledgement was lost.
     FrameAcknowledged(FrameId),

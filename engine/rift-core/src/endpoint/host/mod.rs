@@ -8,6 +8,7 @@ mod admission;
 mod config;
 mod dispatch;
 mod event;
+mod fallback;
 mod handshakes;
 mod pairing;
 mod rate;

@@ -125,6 +125,13 @@ impl RateControl {
         }
     }
 
+    pub(super) fn on_frame_acked(&mut self, now: Timestamp, flight: InFlight) {
+        if let Controller::Delta2(controller) = &mut self.controller {
+            controller.on_frame_acked(now, flight);
+            self.keep_decision();
+        }
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Timestamp, flight: InFlight) {
         if let Controller::Delta2(controller) = &mut self.controller {
             controller.handle_timeout(now, flight);
@@ -176,6 +183,11 @@ impl RateControl {
     #[inline]
     pub(super) fn is_queued(&self) -> bool {
         matches!(&self.controller, Controller::Delta2(controller) if controller.is_queued())
+    }
+
+    /// What was sent is overdue.
+    pub(super) fn is_overdue(&self) -> bool {
+        matches!(&self.controller, Controller::Delta2(controller) if controller.is_overdue())
     }
 
     /// How fast the packets of a frame may follow each other; `None` for as fast as the sender was built for.

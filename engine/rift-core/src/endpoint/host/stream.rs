@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::fallback::Fallback;
 use super::rate::{RateControl, Target};
 use super::sound::SoundQueue;
 use super::{ControllerKind, HostConfig, HostEvent, StreamOffer};
@@ -69,6 +70,9 @@ pub(super) struct Streaming {
     scale: Scale,
     keyframe: Served,
     invalidation: Served,
+    /// Of the last report: a mean follows a queue that fills only when that is full.
+    latest_rtt_us: u64,
+    fallback: Fallback,
 }
 
 /// A request that repeats until it is served, told to the program once per round trip.
@@ -135,6 +139,8 @@ impl Streaming {
             scale: Scale::Full,
             keyframe: Served::default(),
             invalidation: Served::default(),
+            latest_rtt_us: 0,
+            fallback: Fallback::default(),
         }
     }
 
@@ -175,6 +181,7 @@ impl Streaming {
 
     fn on_slice(&mut self, now: Timestamp, meta: &SliceMeta, len: usize) {
         self.rate.on_slice(now, len, meta.last_slice);
+        self.fallback.on_slice(meta);
         if meta.keyframe {
             self.keyframe.on_served(now, meta.frame_id);
             self.invalidation.on_served(now, meta.frame_id);
@@ -218,16 +225,25 @@ impl Streaming {
                 Ok(())
             }
             Incoming::Nack(ids) => {
-                self.sender.on_nack(now, ids.clone().map(PacketId));
+                // On a path that stands still what is missing is under way, and copies would only be carried after it.
+                // One that loses packets does not: what is overdue there is rather lost.
+                let (sent, stands) = (&self.sent, self.rate.is_overdue() && !self.sender.expects_losses());
+                let lost = ids.clone().map(PacketId).filter(|&id| !(stands && sent.may_be_late(id)));
+                self.sender.on_nack(now, lost);
                 Ok(())
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
             Incoming::ArrivalFeedback(report) => {
-                let (rate, sender) = (&mut self.rate, &mut self.sender);
+                let (rate, sender, fallback) = (&mut self.rate, &mut self.sender, &mut self.fallback);
                 let summary = self.sent.on_report(now, report, |outcome| {
                     rate.on_outcome(outcome);
                     sender.on_outcome(outcome, rate.is_queued());
+                    fallback.on_outcome(outcome);
                 });
+                if let Some(rtt_us) = summary.rtt_us {
+                    self.latest_rtt_us = rtt_us;
+                    self.sender.set_latest_rtt(rtt_us);
+                }
                 self.rate.on_report(now, &summary, self.sent.in_flight());
                 Ok(())
             }
@@ -265,6 +281,9 @@ impl Streaming {
         if self.rate.scale() != self.scale {
             self.scale = self.rate.scale();
             events.push_back(HostEvent::ScaleChanged(self.scale));
+        }
+        if let Some(known) = self.fallback.poll() {
+            events.push_back(HostEvent::ReferencePreferred { known });
         }
         if self.rate.is_held() != self.is_held {
             self.is_held = !self.is_held;
@@ -397,6 +416,9 @@ impl Streaming {
                 if !self.sender.on_frame_acked(frame) {
                     return Err(DropReason::Unexpected);
                 }
+                self.sent.on_frame_acked(frame);
+                self.fallback.on_frame_acked(frame);
+                self.rate.on_frame_acked(now, self.sent.in_flight());
                 HostEvent::FrameAcknowledged(frame)
             }
             Control::KeyframeRequest(request) => {
@@ -417,6 +439,7 @@ impl Streaming {
                 if !self.invalidation.is_news(now, last_valid, rtt_us) {
                     return Err(DropReason::Duplicate);
                 }
+                self.fallback.begin(last_valid, rtt_us.max(self.latest_rtt_us));
                 HostEvent::ReferenceInvalidated { last_valid }
             }
             Control::EncoderControl(control) => HostEvent::SkipFrames(control.skip_frames.min(2)),

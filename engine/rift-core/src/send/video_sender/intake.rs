@@ -79,7 +79,7 @@ impl VideoSender {
         let body_max = if is_protected { self.protected_body_max } else { self.body_max };
         let cut = Cut { body_max, group_max: self.group_max, parity_ppm: self.parity_ppm, is_protected };
         let Some(slice) = self.store.push_slice(slot, &meta, cut) else { return false };
-        self.queue.push_back(QueuedSlice { frame_id: meta.frame_id, slot, slice });
+        self.queue.push_back(QueuedSlice { frame_id: meta.frame_id, reference: meta.reference, slot, slice });
         true
     }
 
@@ -94,7 +94,8 @@ impl VideoSender {
         self.mark_broken(frame_id);
     }
 
-    /// Gives up the queued frames newer than `reference`: a frame that predicts from it goes past them.
+    /// Gives up the queued frames newer than `reference`: a frame that predicts from it goes past them. Those that went
+    /// past others to it or an older one themselves do not need what this one does without.
     fn drop_unneeded(&mut self, reference: Option<FrameId>) {
         if let Some((_, count)) = self.drop_queued(reference) {
             self.counters.frames_dropped_unneeded += count;
@@ -124,7 +125,10 @@ impl VideoSender {
     /// Gives up the queued frames newer than `keep`, or all; returns the oldest of them and their
     /// number.
     fn drop_queued(&mut self, keep: Option<FrameId>) -> Option<(FrameId, u64)> {
-        let dropped = |q: &QueuedSlice| keep.is_none_or(|k| q.frame_id > k);
+        let dropped = |q: &QueuedSlice| {
+            let stays = |k| q.reference.is_some_and(|r| r <= k && r.next() < q.frame_id);
+            keep.is_none_or(|k| q.frame_id > k && !stays(k))
+        };
         let first = self.queue.iter().find(|q| dropped(q))?.frame_id;
         let mut count = 0;
         for q in self.queue.iter().filter(|q| dropped(q)) {

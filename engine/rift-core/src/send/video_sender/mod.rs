@@ -56,6 +56,8 @@ pub struct VideoSender {
     parity_ppm: u32,
     protection: Protection,
     rtt_us: u64,
+    /// As measured last: a mean follows a queue that fills only when that is full.
+    latest_rtt_us: u64,
 
     /// Slices that have not left whole, oldest first.
     queue: VecDeque<QueuedSlice>,
@@ -85,6 +87,7 @@ pub struct VideoSender {
 #[derive(Clone, Copy, Debug)]
 struct QueuedSlice {
     frame_id: FrameId,
+    reference: Option<FrameId>,
     slot: u16,
     slice: u16,
 }
@@ -176,6 +179,7 @@ impl VideoSender {
             parity_ppm: 0,
             protection: Protection::new(config.retransmit_us_max),
             rtt_us: 0,
+            latest_rtt_us: 0,
             queue: VecDeque::with_capacity(pools.queued_slices),
             queue_max: pools.queued_slices,
             next_group: 0,
@@ -381,6 +385,11 @@ impl VideoSender {
         self.protection.set_rtt(us);
     }
 
+    /// Sets the round trip time that was measured last, in microseconds.
+    pub fn set_latest_rtt(&mut self, us: u64) {
+        self.latest_rtt_us = us;
+    }
+
     /// Sets the time between two frames in microseconds.
     pub fn set_period(&mut self, us: u64) {
         self.protection.set_period(us);
@@ -396,6 +405,12 @@ impl VideoSender {
     #[inline]
     pub fn on_outcome(&mut self, outcome: &PacketOutcome, is_queued: bool) {
         self.protection.on_outcome(outcome, is_queued);
+    }
+
+    /// Whether the path has lost packets lately that did not wait in a queue.
+    #[must_use]
+    pub fn expects_losses(&self) -> bool {
+        self.protection.expects_losses()
     }
 
     /// Parity packets per data packet that groups got lately because of losses.

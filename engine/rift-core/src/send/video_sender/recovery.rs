@@ -66,7 +66,8 @@ impl VideoSender {
             return Err(NackRefusal::Stale);
         }
         let arrives_us = now.micros_since(slot.submitted_at).saturating_add(self.rtt_us / 2);
-        if arrives_us > self.retransmit_us_max.max(self.rtt_us.saturating_mul(LATE_RTTS)) {
+        let rtt_us = self.rtt_us.max(self.latest_rtt_us);
+        if arrives_us > self.retransmit_us_max.max(rtt_us.saturating_mul(LATE_RTTS)) {
             return Err(NackRefusal::Late);
         }
         // A report that crossed the retransmission on its way. One eighth less, because a round trip
