@@ -26,9 +26,14 @@ pub enum Verdict {
     Met,
     /// Missed by no more than the noise of the figure.
     WithinNoise,
+    /// Missed, but so does what does nothing but the unavoidable, in the same run.
+    BoundByTheMachine,
     /// Missed.
     Missed,
 }
+
+/// What a figure may exceed its floor by and still count as bound by the machine.
+const FLOOR_SLACK: f64 = 1.25;
 
 impl Verdict {
     /// Of an estimate.
@@ -45,6 +50,12 @@ impl Verdict {
         } else {
             Self::Missed
         }
+    }
+
+    /// The same for a figure that should be small, beside its floor.
+    fn beside(self, figure: Estimate, floor: Estimate) -> Self {
+        let is_at_floor = figure.value <= floor.value * FLOOR_SLACK;
+        if self == Self::Missed && is_at_floor { Self::BoundByTheMachine } else { self }
     }
 }
 
@@ -91,6 +102,22 @@ impl Report {
         self.push(what.into(), figure, unit, Some(goal));
     }
 
+    /// A figure with a goal that may be out of reach on this machine: `floor` is the same figure of what does only what
+    /// nobody can do without, of the same run.
+    pub fn judge_beside(
+        &mut self,
+        what: impl Into<String>,
+        figure: Estimate,
+        unit: &'static str,
+        most: f64,
+        floor: Estimate,
+    ) {
+        self.judge(what, figure, unit, Goal::AtMost(most));
+        if let Some(row) = self.rows.last_mut() {
+            row.verdict = row.verdict.map(|verdict| verdict.beside(figure, floor));
+        }
+    }
+
     /// How many goals are missed by more than noise.
     #[must_use]
     pub fn missed(&self) -> usize {
@@ -113,6 +140,7 @@ impl Report {
                 let verdict = match verdict {
                     Verdict::Met => "met",
                     Verdict::WithinNoise => "missed within noise",
+                    Verdict::BoundByTheMachine => "bound by the machine",
                     Verdict::Missed => "MISSED",
                 };
                 print!(" {goal:>9}  {verdict}");
@@ -156,5 +184,19 @@ mod tests {
         assert_eq!(Verdict::of(Goal::AtLeast(1.4), figure), Verdict::Met);
         assert_eq!(Verdict::of(Goal::AtLeast(1.44), figure), Verdict::WithinNoise);
         assert_eq!(Verdict::of(Goal::AtLeast(1.5), figure), Verdict::Missed);
+    }
+
+    #[test]
+    fn a_miss_is_the_machines_only_near_its_floor() {
+        let of = |value, floor, most| {
+            let exact = |value| Estimate { value, noise: 0.0 };
+            let mut report = Report::new(Machine::detect());
+            report.judge_beside("a gain", exact(value), "us", most, exact(floor));
+            report.rows[0].verdict
+        };
+        assert_eq!(of(120.0, 110.0, 100.0), Some(Verdict::BoundByTheMachine));
+        assert_eq!(of(120.0, 90.0, 100.0), Some(Verdict::Missed));
+        assert_eq!(of(90.0, 20.0, 100.0), Some(Verdict::Met));
+        assert_eq!(of(120.0, -50.0, 100.0), Some(Verdict::Missed));
     }
 }

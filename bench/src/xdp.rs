@@ -3,6 +3,11 @@
 //! Two machines (network namespaces) and two cables between them, one for each transport, because an XDP program on
 //! a cable changes what it costs everyone on it. Both ends are the engine's transports; each sleeps or spins on a
 //! core of its own. A block measures one transport after the other, so that a busy machine slows both alike.
+//!
+//! `AF_XDP`'s floor is a socket with nothing around it ([`floor`]), which sends and receives as many frames of the same
+//! length in the same blocks: what is above it is the transport's, what is not is the kernel's.
+
+mod floor;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Busy polling is what bypassing is for: there it must not lose.
 const GOAL: Goal = Goal::AtMost(1.0);
 
+/// Where the floor's figures stand beside those of the transports.
+const FLOOR: usize = 2;
+
 /// What can be chosen on the command line.
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -62,7 +70,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let lab = Lab::new()?;
     for busy in [false, true] {
         let mode = if busy { "busy" } else { "sleeping" };
-        let (mut trips, mut costs) = ([vec![], vec![]], [vec![], vec![]]);
+        let (mut trips, mut costs) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
         for block in 0..=blocks {
             for (index, choice) in [TransportChoice::IoUring, TransportChoice::AfXdp].into_iter().enumerate()
             {
@@ -75,12 +83,19 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     costs[index].push(figure.cpu_per_packet_ns);
                 }
             }
+            let figure = floor::block(&lab, busy, samples, batches).context("measuring the floor")?;
+            if block > 0 {
+                trips[FLOOR].push(figure.round_trip_ns * 1e-3);
+                costs[FLOOR].push(figure.cpu_per_packet_ns);
+            }
         }
-        for (what, unit, [uring, xdp]) in
+        for (what, unit, [uring, xdp, floor]) in
             [("round trip p50", "us", trips), ("processor time per packet, both ends", "ns", costs)]
         {
             report.note(format!("{what}, {mode}, io_uring"), Estimate::of(uring.clone()), unit);
             report.note(format!("{what}, {mode}, AF_XDP"), Estimate::of(xdp.clone()), unit);
+            report.note(format!("{what}, {mode}, a bare AF_XDP socket"), Estimate::of(floor.clone()), unit);
+            report.note(format!("{what}, {mode}, AF_XDP to its floor"), Estimate::ratio(&xdp, &floor), "x");
             let ratio = Estimate::ratio(&xdp, &uring);
             let line = format!("{what}, {mode}, AF_XDP to io_uring");
             if busy {

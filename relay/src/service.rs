@@ -79,15 +79,14 @@ pub fn run(config: &Config, dry_run: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let shutdown = privileges::without(Shutdown::install).context("signals cannot be handled")?;
+    let reload = Shutdown::install_reload().context("signals cannot be handled")?;
     let metrics: Vec<Arc<Metrics>> = (0..config.threads.max(1)).map(|_| Arc::default()).collect();
     let mut threads = start(config, &identity, Arc::clone(&policy), &metrics, &shutdown)?;
     if let Some(address) = config.metrics {
-        endpoints::start(address, metrics.clone()).with_context(|| {
-            format!("the metrics endpoint {address} cannot be opened; choose another port")
-        })?;
+        endpoints::start(address, metrics.clone())?;
     }
     say(format_args!("wavry-relay {id} listens on {}", threads.local));
-    supervise(config, &mut threads, &shutdown);
+    supervise(config, &mut threads, &shutdown, &reload);
     let results: Vec<_> = threads.forwarding.drain(..).map(JoinHandle::join).collect();
     shutdown.request();
     threads.verifying.thread().unpark();
@@ -296,8 +295,9 @@ fn start_forwarding(
     Ok(Started { thread, local, policies, end, go })
 }
 
-/// Reads the lists again when they change, until the forwarding threads are done, or one of them failed.
-fn supervise(config: &Config, threads: &mut Threads, shutdown: &Shutdown) {
+/// Reads the lists again when they change, or when `reload` asks for it, until the forwarding threads are done, or one of
+/// them failed.
+fn supervise(config: &Config, threads: &mut Threads, shutdown: &Shutdown, reload: &AtomicBool) {
     let mut seen = list_times(config);
     while !threads.forwarding.iter().all(JoinHandle::is_finished) {
         if threads.forwarding.iter().any(JoinHandle::is_finished) {
@@ -306,7 +306,7 @@ fn supervise(config: &Config, threads: &mut Threads, shutdown: &Shutdown) {
         }
         std::thread::park_timeout(TICK / 4);
         let times = list_times(config);
-        if times == seen {
+        if times == seen && !reload.swap(false, Ordering::Relaxed) {
             continue;
         }
         seen = times;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod fast;
+mod program;
 #[path = "fast/step.rs"]
 mod step;
 
@@ -19,7 +20,7 @@ use rift_relay::wire::{Role, SessionId};
 use wavry_relay::challenge::ChallengeKeys;
 use wavry_relay::direction::Direction;
 use wavry_runtime::clock::Clock;
-use wavry_xdp::program::{LoadError, Verdict};
+use wavry_xdp::program::Verdict;
 use wavry_xdp::relay::{
     Budgets, Counters, Dropped, GENERATION_MAX, Passed, Peer, RelayConfig, RelayProgram, Session, SessionMap,
     State, Way, WayTable,
@@ -64,14 +65,7 @@ impl Lab {
     fn new(budgets: Budgets, vlan: Option<u16>) -> Option<Self> {
         let challenges = ChallengeKeys::new(std::array::from_fn(|i| i as u8 * 7));
         let config = RelayConfig { port: PORT, sessions: 8, slots: 8, challenge_keys: challenges.0, budgets };
-        let program = match RelayProgram::load(&config) {
-            Ok(program) => program,
-            Err(error @ LoadError::NotPermitted) => {
-                eprintln!("skipped: {error}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let program = program::load(&config)?;
         let sources = ["10.77.0.1", "10.78.0.1", "fd77::1", "fd78::1"].map(ip);
         let mut table = program.ways();
         let mut ways = BTreeMap::new();

@@ -349,3 +349,25 @@ fn what_only_the_start_needs_is_given_up() {
     assert!(seen >= 4, "forwarding, verifying, paths and main");
     talk(&mut peers, 50);
 }
+
+/// The default address of the metrics is on the loopback device, which a bare container or early boot has down.
+#[test]
+fn a_loopback_device_that_is_down_is_named() {
+    if let Some(reason) = wavry_netns::unavailable() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let machine = wavry_netns::Namespace::new("bare").unwrap();
+    machine.ip("link set lo down").unwrap();
+    let place = std::env::temp_dir().join(format!("wavry-relay-bare-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let issuer = rift_relay::lease::IssuerKey::from_seed([77; 32]).unwrap().public();
+    let config =
+        format!("listen = \"[::]:4820\"\nissuers = [\"{issuer}\"]\nidentity = {:?}", place.join("identity"));
+    std::fs::write(place.join("relay.toml"), config).unwrap();
+    let mut command = machine.command(env!("CARGO_BIN_EXE_wavry-relay"));
+    let output = command.arg("--config").arg(place.join("relay.toml")).output().unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("ip link set lo up"), "{said}");
+}

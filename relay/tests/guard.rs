@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod program;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -12,7 +14,6 @@ use wavry_relay::challenge::{CHALLENGE_LIFE_MS, ChallengeKeys};
 use wavry_runtime::clock::Clock;
 use wavry_runtime::transport::Transport as _;
 use wavry_runtime::uring::{Filter, UringUdp, UringUdpConfig};
-use wavry_xdp::program::LoadError;
 use wavry_xdp::relay::{Budgets, Dropped, RelayConfig, RelayProgram};
 
 const KNOWN: SessionId = SessionId([4; 16]);
@@ -41,14 +42,7 @@ impl Lab {
             challenge_keys: challenges.0,
             budgets,
         };
-        let program = match RelayProgram::load(&config) {
-            Ok(program) => program,
-            Err(error @ LoadError::NotPermitted) => {
-                eprintln!("skipped: {error}");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let program = program::load(&config)?;
         program.sessions().put(&KNOWN.0, None).unwrap();
         transport.set_filter(Filter::Program(program.guard().as_fd())).unwrap();
         let sender = UdpSocket::bind(SocketAddr::new(loopback.parse().unwrap(), 0)).unwrap();
@@ -165,6 +159,44 @@ fn strangers_take_no_room_from_sessions() {
     // Sessions may be missing from the map: then none is taken for absent.
     lab.program.sessions().set_incomplete(true).unwrap();
     assert_eq!(lab.count(&forward(ABSENT, 100), 500), 500);
+}
+
+/// Proves RELAY-LIMIT-7: what strangers have saved up comes in at a pace, and never all at once.
+#[test]
+fn a_crowd_comes_in_at_a_pace() {
+    const PER_SECOND: u32 = 10_000;
+    const PAUSE: Duration = Duration::from_millis(200);
+    let Some(mut lab) = Lab::new(Budgets { strangers: PER_SECOND, ..SCARCE }, "127.0.0.1") else { return };
+    // Budgets are a processor's.
+    let cores = wavry_runtime::cores::allowed().unwrap();
+    wavry_runtime::cores::pin_to(cores[0]).unwrap();
+    let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap();
+    let last = possible.trim().rsplit(['-', ',']).next().unwrap().parse::<usize>().unwrap();
+    let own = PER_SECOND as usize / (last + 1);
+    let flood = forward(ABSENT, 100);
+    assert_eq!(lab.count(&flood, own / 20), own / 20, "at the start all may come back at once");
+    std::thread::sleep(Duration::from_millis(3100));
+    let (mut paced, mut came_in) = (false, false);
+    for _ in 0..20 {
+        // After a pause in which the budget fills.
+        std::thread::sleep(PAUSE);
+        let begun = std::time::Instant::now();
+        let (mut came, mut sent) = (0, 0);
+        while begun.elapsed() < Duration::from_millis(30) {
+            came += lab.count(&flood, 20);
+            sent += 20;
+            let most =
+                4 * own / 2000 + 2 + 4 * own * (begun.elapsed().as_micros() as usize + 100) / 1_000_000;
+            assert!(came <= most, "{came} of at most {most}");
+            paced |= sent > 2 * most;
+        }
+        came_in |= came > 2 * own * 30 / 1000;
+        if paced && came_in {
+            return;
+        }
+    }
+    assert!(paced, "the machine is too slow to send more than may come");
+    panic!("a crowd comes in no faster than the budget fills");
 }
 
 /// A train that the kernel merged is judged by its session, and comes through whole.

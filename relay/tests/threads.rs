@@ -78,7 +78,7 @@ fn threads_share_the_fast_path() {
 #[test]
 fn marks_of_a_datagram_are_kept() {
     let Some(lab) = Lab::new("fast_path = \"off\"") else { return };
-    let (token, [client, host]) = lab.lease(1);
+    let (token, [client, host]) = lab.issuing.lease(1);
     let open = |ip: &str| UringUdp::open(UringUdpConfig::new(format!("{ip}:0").parse().unwrap())).unwrap();
     let marks = [
         (TrafficClass::Ef, Ecn::Ect1),

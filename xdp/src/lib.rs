@@ -7,6 +7,7 @@
 //! the kernel detaches them when the process ends, however it ends.
 
 pub mod attach;
+pub mod bare;
 pub mod choice;
 pub mod filter;
 mod frame;

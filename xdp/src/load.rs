@@ -126,6 +126,17 @@ pub struct Results {
 }
 
 impl Results {
+    /// Takes what happened in another span, as if one had followed the other.
+    pub fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.flood_sent += other.flood_sent;
+        self.received += other.received;
+        self.elapsed += other.elapsed;
+        for (here, there) in self.histogram.iter_mut().zip(&other.histogram) {
+            *here += there;
+        }
+    }
+
     /// The latency that so great a share of the datagrams does not exceed, in microseconds; 0 if none arrived.
     #[must_use]
     pub fn latency_us(&self, share: f64) -> f64 {

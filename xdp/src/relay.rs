@@ -27,6 +27,8 @@ use std::time::{Duration, Instant};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
+use wavry_runtime::clock::Clock;
+
 use crate::attach::{self, AttachError, Attachment, Mode, ModeChoice};
 use crate::interface::Interface;
 use crate::program::{self, LoadError, Program};
@@ -61,6 +63,9 @@ pub struct RelayConfig {
     pub budgets: Budgets,
 }
 
+/// How long after the start the sessions of a relay that was restarted may take to come back, all at once.
+const SETTLED_NS: u64 = 3_000_000_000;
+
 /// What may pass per second besides what sessions forward, each apart from the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
@@ -78,7 +83,8 @@ pub struct Budgets {
 impl Budgets {
     /// In the order of `enum claim` of the program, for one of so many processors.
     fn of_one(&self, processors: usize) -> [u32; 4] {
-        let share = |whole: u32| (whole / processors.max(1) as u32).max(1);
+        // The program hands out four times as much for a moment.
+        let share = |whole: u32| (whole / processors.max(1) as u32).clamp(1, u32::MAX / 4);
         [share(self.strangers), share(self.answered), self.proved.max(1), self.known.max(1)]
     }
 }
@@ -117,6 +123,7 @@ impl RelayProgram {
             constants.port = config.port;
             let [first, second] = config.challenge_keys;
             constants.challenge_keys = [first[0], first[1], second[0], second[1]];
+            constants.settled_ns = Clock.now() + SETTLED_NS;
             constants.per_second = config.budgets.of_one(libbpf_rs::num_possible_cpus()?);
         }
         let sessions = config.sessions.max(1);

@@ -39,6 +39,8 @@ pub struct Pair {
     host: SessionLoop<UringUdp, HostEndpoint>,
     client: SessionLoop<UringUdp, ClientEndpoint>,
     next_frame: u64,
+    /// The frame of the slice that the host took last.
+    newest: FrameId,
     /// The slices of the next frame, and empty buffers behind them.
     slices: Vec<Vec<u8>>,
     arrivals: Option<(u64, u64)>,
@@ -60,6 +62,7 @@ impl Pair {
             host: SessionLoop::new(host_udp, HostEndpoint::new(host_config, now())),
             client: SessionLoop::new(client_udp, ClientEndpoint::new(client_config, now())),
             next_frame: 0,
+            newest: FrameId(0),
             slices: Vec::new(),
             arrivals: None,
         };
@@ -119,6 +122,7 @@ impl Pair {
             capture_us: 300,
             encode_us: 4000,
         };
+        self.newest = meta.frame_id;
         self.next_frame += u64::from(last_slice);
         self.host
             .endpoint_mut()
@@ -174,6 +178,24 @@ impl Pair {
         }
     }
 
+    /// As [`send_frame`](Self::send_frame), but what has arrived is taken after each slice, as by a client that its core
+    /// is given to whenever something is there for it.
+    ///
+    /// # Errors
+    /// As both.
+    #[inline]
+    pub fn send_and_receive(&mut self, mut on_frame: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        let count = self.slices.iter().take_while(|slice| !slice.is_empty()).count();
+        for index in 0..count {
+            self.submit_slice(index, index + 1 == count)?;
+            self.send()?;
+            if index + 1 < count {
+                self.receive_turn(Timestamp::ZERO, &mut on_frame)?;
+            }
+        }
+        self.receive(on_frame)
+    }
+
     /// Receives at the client until the newest frame is whole, and gives its bytes to `on_frame`.
     ///
     /// # Errors
@@ -181,30 +203,39 @@ impl Pair {
     #[inline]
     pub fn receive(&mut self, mut on_frame: impl FnMut(&[u8])) -> anyhow::Result<()> {
         let end = now().plus_micros(PATIENCE_US);
-        let newest = FrameId(self.next_frame - 1);
         self.arrivals = None;
-        loop {
-            self.client.turn(end)?;
-            let now = now();
-            self.client_receive(now);
-            let client = self.client.endpoint_mut();
-            while let Some(slice) = client.poll_slice(now) {
-                let (frame, last) = (slice.frame_id, slice.last);
-                if frame == newest {
-                    on_frame(slice.data);
-                }
-                if last {
-                    client.on_decoded(now, frame);
-                    client.on_shown(now, frame);
-                }
-                if frame == newest && last {
-                    return Ok(());
-                }
-            }
-            if now >= end {
+        while !self.receive_turn(end, &mut on_frame)? {
+            if now() >= end {
                 bail!("a frame did not arrive: {:?}", self.client.endpoint().receiver_counters());
             }
         }
+        Ok(())
+    }
+
+    /// A turn of the client, which waits until `end` for something to arrive; whether the newest frame is whole then.
+    ///
+    /// # Errors
+    /// A broken socket.
+    #[inline]
+    fn receive_turn(&mut self, end: Timestamp, on_frame: &mut impl FnMut(&[u8])) -> anyhow::Result<bool> {
+        let newest = self.newest;
+        self.client.turn(end)?;
+        let now = now();
+        self.client_receive(now);
+        let client = self.client.endpoint_mut();
+        let mut whole = false;
+        while let Some(slice) = client.poll_slice(now) {
+            let (frame, last) = (slice.frame_id, slice.last);
+            if frame == newest {
+                on_frame(slice.data);
+            }
+            if last {
+                client.on_decoded(now, frame);
+                client.on_shown(now, frame);
+            }
+            whole |= frame == newest && last;
+        }
+        Ok(whole)
     }
 
     /// Lets each end say what it has to say besides video, and hear the other.

@@ -22,7 +22,9 @@ use super::turn;
 
 /// Bytes of content: time stamp and tag at its beginning, then zeroes.
 pub(super) const CONTENT: usize = 1200;
-const FORWARDER_PORT: u16 = 5500;
+pub(super) const FORWARDER_PORT: u16 = 5500;
+/// That of the relay's forwarding thread (`wavry_runtime::cores`).
+const ECHO_PRIORITY: &str = "40";
 const TURN_PORT: u16 = 3478;
 const SENDER_PORT: u16 = 5000;
 const RECEIVER_PORT: u16 = 6000;
@@ -43,6 +45,9 @@ pub(super) enum Contender {
     BareXdp,
     BareXdpGeneric,
     CForwarder,
+    /// The same, in real time, and its socket refuses what is not of the peers: what a flood does to a program that has
+    /// nothing to decide. Measured beside floods only.
+    Echo,
     Coturn,
     WavrySlow,
     WavryXdp,
@@ -59,6 +64,7 @@ impl Contender {
             Self::BareXdp => "XDP: lookup, rewrite, redirect",
             Self::BareXdpGeneric => "the same, generic XDP",
             Self::CForwarder => "C recvmmsg/sendmmsg",
+            Self::Echo => "C echo, flood refused at its socket",
             Self::Coturn => "coturn",
             Self::WavrySlow => "wavry-relay, slow path",
             Self::WavryXdp => "wavry-relay, XDP",
@@ -177,11 +183,20 @@ pub(super) fn start(
                 ..running(flows.collect(), Guard::Relay(program, attachments))
             }
         }
-        Contender::CForwarder => {
-            let mut command = pinned(lab, &sessions::compile(place, "forwarder")?.to_string_lossy());
+        Contender::CForwarder | Contender::Echo => {
+            let program = sessions::compile(place, "forwarder")?;
+            let mut command = if contender == Contender::Echo {
+                // As the relay's thread runs.
+                let mut command = pinned(lab, "chrt");
+                command.args(["-f", ECHO_PRIORITY]).arg(program);
+                command
+            } else {
+                pinned(lab, &program.to_string_lossy())
+            };
             command.args([RELAY.to_string(), FORWARDER_PORT.to_string()]);
             command.args([SENDER.to_string(), SENDER_PORT.to_string()]);
             command.args([RECEIVER.to_string(), RECEIVER_PORT.to_string()]);
+            command.args((contender == Contender::Echo).then_some("only"));
             let process = Process::start(command, "ready").context("the C forwarder")?;
             let id = process.0.id();
             let flows = plain(&lab.through, to_relay(FORWARDER_PORT));

@@ -61,6 +61,21 @@ impl SealKey {
         tag
     }
 
+    /// Encrypts `body` into `sealed`, the tag behind it: the one copy that a packet needs on its way out.
+    ///
+    /// As with [`seal_in_place`](Self::seal_in_place), `packet_id` must never repeat under one key.
+    ///
+    /// # Panics
+    /// If `sealed` is not [`TAG_LEN`] longer than `body`, or `body` is longer than 64 GiB.
+    #[inline]
+    pub fn seal_into(&self, packet_id: u64, header: &[u8; HEADER_LEN], body: &[u8], sealed: &mut [u8]) {
+        let (encrypted, tag) = sealed.split_at_mut(body.len());
+        self.0
+            .aead
+            .seal_out_of_place_scatter(nonce(packet_id), Aad::from(header), body, encrypted, &[], tag)
+            .expect("a datagram is within the cipher's length limit, and the tag has its room");
+    }
+
     /// The key after this one: `secret' = HKDF-SHA256(secret, info = "rift-key-update-v1")`.
     ///
     /// The step is one-way, so once the old key is dropped, which wipes it, packets sealed under
@@ -101,12 +116,10 @@ impl OpenKey {
         header: &[u8; HEADER_LEN],
         body_and_tag: &'a mut [u8],
     ) -> Result<&'a mut [u8], OpenError> {
-        if body_and_tag.len() < TAG_LEN {
-            return Err(OpenError::TooShort);
-        }
+        let (body, tag) = body_and_tag.split_last_chunk_mut::<TAG_LEN>().ok_or(OpenError::TooShort)?;
         self.0
             .aead
-            .open_in_place(nonce(packet_id), Aad::from(header), body_and_tag)
+            .open_in_place_separate_tag(nonce(packet_id), Aad::from(header), tag, body)
             .map_err(|_| OpenError::Forged)
     }
 

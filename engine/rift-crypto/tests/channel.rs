@@ -572,6 +572,9 @@ proptest! {
         let mut packet = body.clone();
         let tag = SealKey::new(suite, secret).seal_in_place(packet_id, &header, &mut packet);
         packet.extend(tag);
+        let mut elsewhere = vec![0; body.len() + TAG_LEN];
+        SealKey::new(suite, secret).seal_into(packet_id, &header, &body, &mut elsewhere);
+        prop_assert_eq!(&elsewhere, &packet);
         let open = OpenKey::new(suite, secret);
         prop_assert_eq!(open.open_in_place(packet_id, &header, &mut packet).map(|body| body.to_vec()), Ok(body));
     }

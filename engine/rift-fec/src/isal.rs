@@ -156,6 +156,7 @@ pub(crate) fn combine<'a>(
             coding.as_ptr().cast(),
         );
     }
+    clean_registers();
 }
 
 /// Adds `source` to the start of each row, multiplied as `tables` says: one piece for each row.
@@ -181,6 +182,25 @@ pub(crate) fn add(pieces: &Pieces, tables: &[u8], source: &[u8], mut rows: Rows<
             coding.as_ptr().cast(),
         );
     }
+    clean_registers();
+}
+
+/// Clears the upper halves of the vector registers, which ISA-L leaves in use. On Intel's processors every
+/// instruction of the older kind (SSE) waits for them until then, also those of ISA-L's callers: an encoder whose
+/// shards come one by one took 2.5 times as long.
+#[inline]
+fn clean_registers() {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx") {
+        // SAFETY: the processor has AVX.
+        unsafe { zero_upper() }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+fn zero_upper() {
+    core::arch::x86_64::_mm256_zeroupper();
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Orderly end on SIGINT and SIGTERM: a flag, and wake-ups for the threads that must see it.
+//! Orderly end on SIGINT and SIGTERM: a flag, and wake-ups for the threads that must see it. For programs that have something
+//! to read again, SIGHUP asks for that.
 //!
-//! Owns the process's reaction to both signals once installed. Never runs code inside a signal handler but the
+//! Owns the process's reaction to these signals once installed. Never runs code inside a signal handler but the
 //! setting of flags: a thread of its own does the rest. Invariant: the first signal asks every thread to end; the
 //! second, of either kind, ends the process at once with [`FORCED_EXIT_CODE`].
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{io, thread};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::Waker;
@@ -61,6 +62,17 @@ impl Shutdown {
             }
         })?;
         Ok(shutdown)
+    }
+
+    /// Takes over SIGHUP, which would end the process: from now on each sets the flag that is returned.
+    ///
+    /// # Errors
+    ///
+    /// When the handler cannot be installed.
+    pub fn install_reload() -> io::Result<Arc<AtomicBool>> {
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&asked))?;
+        Ok(asked)
     }
 
     /// Whether to end. One atomic load: ask once per turn.

@@ -3,7 +3,7 @@
 //! Owns a TCP listener on a thread of its own. Never reads more than one small request per connection, and never waits
 //! longer than a second for it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,23 @@ const REQUEST_MAX: usize = 2048;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers from now on.
-pub(super) fn start(address: SocketAddr, metrics: Vec<Arc<Metrics>>) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address)?;
-    std::thread::Builder::new().name("relay-metrics".to_owned()).spawn(move || {
+///
+/// # Errors
+/// What is in the way, and what to do about it.
+pub(super) fn start(address: SocketAddr, metrics: Vec<Arc<Metrics>>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).map_err(|error| {
+        let remedy = match error.kind() {
+            ErrorKind::AddrNotAvailable if address.ip().is_loopback() => {
+                "the loopback device is down: `ip link set lo up`"
+            }
+            ErrorKind::AddrNotAvailable => "no device of this machine has that address",
+            _ => "choose another port",
+        };
+        anyhow::Error::new(error)
+            .context(format!("the metrics endpoint {address} cannot be opened; {remedy}"))
+    })?;
+    let thread = std::thread::Builder::new().name("relay-metrics".to_owned());
+    thread.spawn(move || {
         for stream in listener.incoming().flatten() {
             // Somebody who hangs up early is none of our business.
             let _ = serve(stream, &metrics);

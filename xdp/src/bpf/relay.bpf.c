@@ -50,8 +50,11 @@
 const volatile __u16 port = 0;
 /* Two keys. */
 const volatile __u64 challenge_keys[4] = {};
-/* The budgets of `enum claim`, per second and processor. */
-const volatile __u32 per_second[CLAIMS] = {};
+/* The budgets of `enum claim`, per second and processor; the pace follows from that of strangers. */
+const volatile __u32 per_second[CLAIM_PACE] = {};
+
+/* Until then (CLOCK_MONOTONIC) the sessions of a relay that was restarted come back, all at once. */
+const volatile __u64 settled_ns = 0;
 
 #include "challenge.h"
 
@@ -181,6 +184,9 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
 }
 
+/* Strangers may come this much faster than their budget fills, for as long as there is some left. */
+#define PACE 4
+
 /* How many may come at once. The peers of a relay that was restarted prove themselves all together: as many as wait for
  * verification in userspace. */
 static __always_inline __u32 depth_of(enum claim claim)
@@ -188,11 +194,26 @@ static __always_inline __u32 depth_of(enum claim claim)
     return per_second[claim] / (claim == CLAIM_PROVED ? 2 : 10) + 1;
 }
 
+/* What comes at once stands in one queue with what sessions send, and whoever floods in pulses could make them wait for
+ * all that the budget has saved up. So it is handed out at a pace: half a millisecond's at once. Just after the start whoever
+ * comes may be a session that comes back, and there are no others that would wait. */
+static __always_inline bool paced(struct counters *counters, __u64 now)
+{
+    __u32 rate = per_second[CLAIM_STRANGER];
+
+    return now < settled_ns || take(&counters->budgets[CLAIM_PACE], now, rate * PACE, rate * PACE / 2000 + 1);
+}
+
+static __always_inline bool claimed_of(struct counters *counters, enum claim claim, __u64 now)
+{
+    return (claim != CLAIM_STRANGER || paced(counters, now)) &&
+           take(&counters->budgets[claim], now, per_second[claim], depth_of(claim));
+}
+
 /* Takes one of a budget, or of the one that is shared with others. */
 static __always_inline bool claimed(struct counters *counters, enum claim claim, enum claim shared, __u64 now)
 {
-    return take(&counters->budgets[claim], now, per_second[claim], depth_of(claim)) ||
-           (claim != shared && take(&counters->budgets[shared], now, per_second[shared], depth_of(shared)));
+    return claimed_of(counters, claim, now) || (claim != shared && claimed_of(counters, shared, now));
 }
 
 /* The header of what is answered, in the order of the wire. */

@@ -9,8 +9,8 @@ pub const LENGTH_LEN: usize = 2;
 
 /// Keeps the bodies of a group until it is known how many parities it gets, then makes them.
 ///
-/// A shard is the length of a body and the body, so that a parity packet need not list lengths.
-/// The bodies are copied while they are in the nearest cache; where they were written they are sealed.
+/// A shard is the length of a body and the body, so that a parity packet need not list lengths. Bodies are written
+/// where they are kept, and sealed from there.
 #[derive(Debug)]
 pub struct Group {
     encoder: Encoder,
@@ -42,20 +42,40 @@ impl Group {
         self.count = 0;
     }
 
-    /// Adds the next body. `false` if there is no room.
+    /// The place of the next body, of `len` bytes: it is not of the group before [`push`](Self::push). `None` if there is
+    /// no room.
     #[inline]
-    pub fn push(&mut self, body: &[u8]) -> bool {
-        let len = LENGTH_LEN + body.len();
-        if self.count == SHARDS_MAX || len > self.shard_len_max {
+    pub fn next_place(&mut self, len: usize) -> Option<&mut [u8]> {
+        let shard_len = LENGTH_LEN + len;
+        if self.count == SHARDS_MAX || shard_len > self.shard_len_max {
+            return None;
+        }
+        Some(&mut self.shards.bytes_mut()[self.count * self.stride..][LENGTH_LEN..shard_len])
+    }
+
+    /// Adds the body of `len` bytes that was written to [`next_place`](Self::next_place). `false` if there is no room.
+    #[inline]
+    pub fn push(&mut self, len: usize) -> bool {
+        let shard_len = LENGTH_LEN + len;
+        if self.count == SHARDS_MAX || shard_len > self.shard_len_max {
             return false;
         }
-        let shard = &mut self.shards.bytes_mut()[self.count * self.stride..][..len];
-        let (length, rest) = shard.split_at_mut(LENGTH_LEN);
-        length.copy_from_slice(&(body.len() as u16).to_be_bytes());
-        rest.copy_from_slice(body);
-        self.lengths[self.count] = len as u16;
+        let length = &mut self.shards.bytes_mut()[self.count * self.stride..][..LENGTH_LEN];
+        length.copy_from_slice(&(len as u16).to_be_bytes());
+        self.lengths[self.count] = shard_len as u16;
         self.count += 1;
         true
+    }
+
+    /// Forgets all bodies but the one, of `len` bytes, that was written to [`next_place`](Self::next_place), which becomes
+    /// the first.
+    pub fn restart(&mut self, len: usize) {
+        let from = self.count * self.stride;
+        self.count = 0;
+        if self.push(len) && from < SHARDS_MAX * self.stride {
+            let body = from + LENGTH_LEN;
+            self.shards.bytes_mut().copy_within(body..body + len, LENGTH_LEN);
+        }
     }
 
     /// Makes up to `parities` parities of what was added, forgets the bodies, and returns how many parities
@@ -98,7 +118,10 @@ mod tests {
         let bodies: Vec<Vec<u8>> = (0..20u8).map(|i| vec![i + 1; 50 + usize::from(i) * 7 % 60]).collect();
         let mut group = Group::new(3, 120);
         for _ in 0..2 {
-            bodies.iter().for_each(|body| assert!(group.push(body)));
+            for body in &bodies {
+                group.next_place(body.len()).unwrap().copy_from_slice(body);
+                assert!(group.push(body.len()));
+            }
             assert_eq!(group.finish(3), 3);
             let mut solver = Solver::new(3, 122);
             assert!(solver.begin(&[4, 19, 0], (0..3).map(|p| (p, group.parity(p.into())))));
@@ -111,7 +134,23 @@ mod tests {
                 assert_eq!(body_of(solver.shard(at)), Some(&bodies[i][..]));
             }
         }
-        assert!(!group.push(&[0; 121]));
+        assert!(group.next_place(121).is_none() && !group.push(121));
+    }
+
+    #[test]
+    fn a_group_begins_anew_with_the_body_written_last() {
+        let mut group = Group::new(1, 10);
+        for body in [[1; 4], [2; 4], [3; 4]] {
+            group.next_place(4).unwrap().copy_from_slice(&body);
+            group.push(4);
+        }
+        group.next_place(5).unwrap().copy_from_slice(&[9; 5]);
+        group.restart(5);
+        assert_eq!(group.finish(1), 1);
+        let mut solver = Solver::new(1, 12);
+        assert!(solver.begin(&[0], [(0, group.parity(0))].into_iter()));
+        solver.solve();
+        assert_eq!(body_of(solver.shard(0)), Some(&[9; 5][..]));
     }
 
     #[test]

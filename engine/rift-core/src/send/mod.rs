@@ -65,7 +65,7 @@ pub enum BatchKind {
 /// which may be shorter. They must be sealed with consecutive packet ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// How many bodies to take from [`VideoSender::write_body`].
+    /// How many bodies to take from [`VideoSender::seal_body`].
     pub count: usize,
     /// Length of every body but the last, in bytes.
     pub body_len: usize,

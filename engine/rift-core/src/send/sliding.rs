@@ -86,19 +86,27 @@ impl Sliding {
         self.fresh == 0 || self.fresh + count <= FRESH_MAX
     }
 
-    /// Adds the packet that has just left.
+    /// Where the body of packet `id`, of `len` bytes, is to be written before it is [pushed](Self::push). `None` for one
+    /// that is longer than any may be.
     #[inline]
-    pub(super) fn push(&mut self, id: PacketId, frame: FrameId, body: &[u8]) {
-        let len = LENGTH_LEN + body.len();
-        if len > self.shard_len_max {
-            return;
+    pub(super) fn next_place(&mut self, id: PacketId, len: usize) -> Option<&mut [u8]> {
+        let end = LENGTH_LEN + len;
+        if end > self.shard_len_max {
+            return None;
         }
         let place = id.0 as usize % PLACES;
-        let shard = &mut self.shards.bytes_mut()[place * self.stride..][..len];
-        let (length, rest) = shard.split_at_mut(LENGTH_LEN);
-        length.copy_from_slice(&(body.len() as u16).to_be_bytes());
-        rest.copy_from_slice(body);
-        self.places[place] = Place { id: id.0, frame, len: len as u16 };
+        // What stood there is no more, even if this packet does not leave.
+        self.places[place] = Place::EMPTY;
+        Some(&mut self.shards.bytes_mut()[place * self.stride..][LENGTH_LEN..end])
+    }
+
+    /// Adds the packet that has just left, whose body of `len` bytes stands at [`next_place`](Self::next_place).
+    #[inline]
+    pub(super) fn push(&mut self, id: PacketId, frame: FrameId, len: usize) {
+        let place = id.0 as usize % PLACES;
+        let length = &mut self.shards.bytes_mut()[place * self.stride..][..LENGTH_LEN];
+        length.copy_from_slice(&(len as u16).to_be_bytes());
+        self.places[place] = Place { id: id.0, frame, len: (LENGTH_LEN + len) as u16 };
         self.newest = Some(id.0);
         self.fresh += 1;
     }

@@ -43,16 +43,30 @@ impl Span {
         open == frame && joined <= SHARDS_MAX && self.runs.has_run_left() && parities <= PARITIES_TARGET
     }
 
-    /// Adds a packet. `false` if it does not fit the group, which begins anew with this packet then.
+    /// Where the body of the packet that is [pushed](Self::push) next is to be written. A group that is full is given up
+    /// for it. `None` for a body that is longer than any may be.
     #[inline]
-    pub(super) fn push(&mut self, id: PacketId, frame: FrameId, chunk: ChunkRef, body: &[u8]) -> bool {
-        let fits = self.runs.push(id.0);
-        if !fits {
+    pub(super) fn next_place(&mut self, body_len: usize) -> Option<&mut [u8]> {
+        if usize::from(self.runs.shards()) == SHARDS_MAX {
             self.clear();
+        }
+        self.group.next_place(body_len)
+    }
+
+    /// Adds the packet whose body of `body_len` bytes stands at [`next_place`](Self::next_place). `false` if it does not fit
+    /// the group, which begins anew with this packet then.
+    #[inline]
+    pub(super) fn push(&mut self, id: PacketId, frame: FrameId, chunk: ChunkRef, body_len: usize) -> bool {
+        let fits = self.runs.push(id.0);
+        if fits {
+            self.group.push(body_len);
+        } else {
+            self.runs = Runs::EMPTY;
             self.runs.push(id.0);
+            self.first = None;
+            self.group.restart(body_len);
         }
         self.first.get_or_insert((frame, chunk));
-        self.group.push(body);
         fits
     }
 

@@ -126,18 +126,38 @@ impl Sealer {
     /// `None` if nothing may be sealed or `out` has no room for the tag.
     #[inline]
     pub(crate) fn seal(&mut self, alias: Alias, out: &mut [u8], body_len: usize) -> Option<usize> {
+        self.seal_and(alias, out, body_len, |key, id, header, sealed| {
+            let (body, tag) = sealed.split_at_mut(body_len);
+            tag.copy_from_slice(&key.seal_in_place(id, header, body));
+        })
+    }
+
+    /// As [`seal`](Self::seal), with a body that lies elsewhere and is not copied but by encrypting it.
+    #[inline]
+    pub(crate) fn seal_from(&mut self, alias: Alias, body: &[u8], out: &mut [u8]) -> Option<usize> {
+        self.seal_and(alias, out, body.len(), |key, id, header, sealed| {
+            key.seal_into(id, header, body, sealed);
+        })
+    }
+
+    #[inline]
+    fn seal_and(
+        &mut self,
+        alias: Alias,
+        out: &mut [u8],
+        body_len: usize,
+        seal: impl FnOnce(&SealKey, u64, &[u8; TRANSPORT_HEADER_LEN], &mut [u8]),
+    ) -> Option<usize> {
         if self.available(Use::Upkeep) == 0 {
             return None;
         }
         let total = TRANSPORT_HEADER_LEN + body_len + TAG_LEN;
-        let (head, rest) = out.get_mut(..total)?.split_at_mut(TRANSPORT_HEADER_LEN);
-        let (body, tag) = rest.split_at_mut(body_len);
-        let header = TransportHeader { alias, packet_id: PacketId(self.next_id) }.encode();
-        head.copy_from_slice(&header);
+        let (head, sealed) = out.get_mut(..total)?.split_first_chunk_mut()?;
+        *head = TransportHeader { alias, packet_id: PacketId(self.next_id) }.encode();
         if self.pending.as_ref().is_some_and(|p| p.first_id == self.next_id) {
             self.switch();
         }
-        tag.copy_from_slice(&self.key.seal_in_place(self.next_id, &header, body));
+        seal(&self.key, self.next_id, head, sealed);
         self.next_id += 1;
         Some(total)
     }

@@ -328,16 +328,24 @@ impl Link {
         let end = out.len().min(self.datagram_len);
         let body = out.get_mut(TRANSPORT_HEADER_LEN..end.checked_sub(TAG_LEN)?)?;
         let body_len = write(self, body)?;
-        self.seal_in_place(out, body_len)
+        let len = self.channel.sealer.seal(self.channel.remote_alias, out, body_len)?;
+        self.count_sent(len);
+        Some(len)
     }
 
-    /// Seals the body that stands behind the room for the header in `out`; the length of the datagram.
+    /// Seals `body` into `out` and returns the length of the datagram. `None` if `out` is too short or nothing may be
+    /// sealed.
     #[inline]
-    pub(crate) fn seal_in_place(&mut self, out: &mut [u8], body_len: usize) -> Option<usize> {
-        let len = self.channel.sealer.seal(self.channel.remote_alias, out, body_len)?;
+    pub(crate) fn seal_from(&mut self, body: &[u8], out: &mut [u8]) -> Option<usize> {
+        let len = self.channel.sealer.seal_from(self.channel.remote_alias, body, out)?;
+        self.count_sent(len);
+        Some(len)
+    }
+
+    #[inline]
+    fn count_sent(&mut self, len: usize) {
         self.counters.sent_packets += 1;
         self.counters.sent_bytes += len as u64;
-        Some(len)
     }
 
     /// How many payload packets can be sealed now, and the id of the first.

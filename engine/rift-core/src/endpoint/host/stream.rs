@@ -20,7 +20,6 @@ use crate::send::{Batch, BatchKind, SenderConfig, SliceMeta, VideoSender};
 use crate::session::Features;
 use crate::session::keys::Use;
 use crate::session::link::Link;
-use crate::wire::TRANSPORT_HEADER_LEN;
 use crate::{Bitrate, DropReason, FrameId, PacketId, Timestamp};
 
 /// Events that may wait for the program. 1024 are many seconds of a fast mouse; beyond, input is not
@@ -467,16 +466,10 @@ impl Streaming {
         let mut written = 0;
         while written < batch.count {
             let (_, packet_id) = link.payload_room();
-            let room = out.get_mut(len + TRANSPORT_HEADER_LEN..)?;
-            let last = written + 1 == batch.count;
-            let body_len = if last { batch.last_body_len } else { batch.body_len };
-            if room.len() < body_len + crate::wire::TAG_LEN {
+            let room = out.get_mut(len..)?;
+            let Some(sealed) = self.sender.seal_body(packet_id, |body| link.seal_from(body, room)) else {
                 break;
-            }
-            if self.sender.write_body(packet_id, room) != body_len {
-                break;
-            }
-            let sealed = link.seal_in_place(&mut out[len..], body_len)?;
+            };
             packet.id = packet_id;
             packet.bytes = (sealed as u64 + DATAGRAM_OVERHEAD) as u16;
             self.sent.on_sent(packet);

@@ -118,28 +118,49 @@ impl VideoSender {
     }
 
     #[inline]
-    pub(super) fn write_data(
+    pub(super) fn seal_data(
         &mut self,
         packet_id: PacketId,
         active: &Active,
-        out: &mut [u8],
+        seal: impl FnOnce(&[u8]) -> Option<usize>,
     ) -> Option<usize> {
         let chunk = ChunkRef { chunk: active.first.chunk + active.written as u32, ..active.first };
         let (slot, slice) = self.store.find(chunk)?;
         let last = active.written + 1 == active.batch.count;
         let template = if last { &self.last_template } else { &self.template };
-        let len = template.write(chunk.chunk, slot.payload(slice, chunk.chunk), out)?;
-        match self.code {
-            Code::Xor => self.parity.accumulate(active.written, &out[..len]),
-            Code::ReedSolomon if active.is_protected && self.is_sliding => {
-                self.sliding.push(packet_id, slot.frame_id, &out[..len]);
+        let len = template.body_len();
+        let frame_id = slot.frame_id;
+        let sealed = if self.code == Code::ReedSolomon && active.is_protected && self.is_sliding {
+            let place = self.sliding.next_place(packet_id, len)?;
+            template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
+            let sealed = seal(place)?;
+            self.sliding.push(packet_id, frame_id, len);
+            sealed
+        } else if self.code == Code::ReedSolomon && active.is_protected {
+            // Parity needs the body later, so that it is put together where it is kept.
+            let place = self.span.next_place(len)?;
+            template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
+            let sealed = seal(place)?;
+            let fits = self.span.push(packet_id, frame_id, chunk, len);
+            self.counters.parity_abandoned += u64::from(!fits);
+            sealed
+        } else {
+            let parity = if self.code == Code::Xor { Some(&mut self.parity) } else { None };
+            let seal = |body: &[u8]| {
+                let sealed = seal(body)?;
+                if let Some(parity) = parity {
+                    parity.accumulate(active.written, body);
+                }
+                Some(sealed)
+            };
+            if let Some((buffer, payload)) = self.store.place_to_wrap(chunk) {
+                template.wrap(chunk.chunk, buffer, payload, seal)??
+            } else {
+                let (slot, slice) = self.store.find(chunk)?;
+                template.write(chunk.chunk, slot.payload(slice, chunk.chunk), &mut self.scratch)?;
+                seal(&self.scratch[..len])?
             }
-            Code::ReedSolomon if active.is_protected => {
-                let fits = self.span.push(packet_id, slot.frame_id, chunk, &out[..len]);
-                self.counters.parity_abandoned += u64::from(!fits);
-            }
-            Code::ReedSolomon | Code::Sliding => {}
-        }
+        };
         self.history.record(packet_id, chunk);
         if let Some(active) = &mut self.active {
             if active.written == 0 {
@@ -147,7 +168,7 @@ impl VideoSender {
             }
             active.consecutive &= packet_id.0.wrapping_sub(active.first_packet_id.0) == active.written as u64;
         }
-        Some(len)
+        Some(sealed)
     }
 
     pub(super) fn finish_data(&mut self) {

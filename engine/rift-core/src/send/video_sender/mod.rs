@@ -17,7 +17,7 @@ use super::template::Template;
 use super::{Batch, BatchKind, FramesDropped, SenderConfig, SenderCounters, SliceMeta};
 use crate::fec::{Code, Covered, Parity, Runs};
 use crate::feedback::PacketOutcome;
-use crate::wire::TRANSPORT_OVERHEAD;
+use crate::wire::{MAX_DATAGRAM_LEN, TRANSPORT_OVERHEAD};
 use crate::{Bitrate, DropReason, FrameId, GroupId, PacketId, Timestamp};
 use recovery::NackRefusal;
 
@@ -29,7 +29,7 @@ const GROUP_MIN: usize = 4;
 /// Cuts slices into packets, protects, paces and repeats them.
 ///
 /// A caller submits slices as the encoder makes them, and then takes batches until there is none: each
-/// [`next_batch`](Self::next_batch) is followed by as many [`write_body`](Self::write_body), every body
+/// [`next_batch`](Self::next_batch) is followed by as many [`seal_body`](Self::seal_body), every body
 /// sealed under the next packet id, before anything else is sealed and before any other input. When
 /// there is no batch, [`poll_timeout`](Self::poll_timeout) says when to ask again.
 #[derive(Debug)]
@@ -83,6 +83,8 @@ pub struct VideoSender {
     /// For the bodies of the active batch: all but a shorter last, and that one.
     template: Template,
     last_template: Template,
+    /// Where a body is put together that no group keeps.
+    scratch: Box<[u8]>,
     /// Parity of the group that left last, to leave next.
     pending_parity: Option<PendingParity>,
     counters: SenderCounters,
@@ -207,6 +209,7 @@ impl VideoSender {
             active: None,
             template: Template::EMPTY,
             last_template: Template::EMPTY,
+            scratch: vec![0; MAX_DATAGRAM_LEN].into_boxed_slice(),
             pending_parity: None,
             counters: SenderCounters::default(),
         };
@@ -295,14 +298,29 @@ impl VideoSender {
 
     /// Writes the next body of the current batch to the start of `out` and returns its length. 0 if
     /// there is none left or `out` is too short for it.
-    #[inline]
     pub fn write_body(&mut self, packet_id: PacketId, out: &mut [u8]) -> usize {
-        let Some(active) = self.active else { return 0 };
+        let written = self.seal_body(packet_id, |body| {
+            out.get_mut(..body.len())?.copy_from_slice(body);
+            Some(body.len())
+        });
+        written.unwrap_or(0)
+    }
+
+    /// Gives the next body of the current batch to `seal` and returns what that returns. `None` of it leaves the body to be
+    /// the next one again, as if nothing had happened; `None` also if there is none left.
+    #[inline]
+    pub fn seal_body(
+        &mut self,
+        packet_id: PacketId,
+        seal: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Option<usize> {
+        let active = self.active?;
         if active.written == active.batch.count {
-            return 0;
+            return None;
         }
-        let len = match active.batch.kind {
-            BatchKind::Data => self.write_data(packet_id, &active, out),
+        let last = active.written + 1 == active.batch.count;
+        let sealed = match active.batch.kind {
+            BatchKind::Data => self.seal_data(packet_id, &active, seal),
             BatchKind::Parity => {
                 let at = active.written;
                 let (index, payload) = match active.code {
@@ -310,11 +328,11 @@ impl VideoSender {
                     Code::ReedSolomon => (at as u32, self.span.parity(at)),
                     Code::Sliding => (self.sliding.row(at).into(), self.sliding.parity(at)),
                 };
-                self.template.write(index, payload, out)
+                let len = self.template.write(index, payload, &mut self.scratch)?;
+                seal(&self.scratch[..len])
             }
-            BatchKind::Retransmission => self.write_retransmission(packet_id, out),
-        };
-        let Some(len) = len else { return 0 };
+            BatchKind::Retransmission => self.seal_retransmission(packet_id, seal),
+        }?;
         match active.batch.kind {
             BatchKind::Data => self.counters.data_packets += 1,
             BatchKind::Parity => {
@@ -323,14 +341,15 @@ impl VideoSender {
             }
             BatchKind::Retransmission => self.counters.retransmitted_packets += 1,
         }
-        self.counters.body_bytes += len as u64;
+        let body_len = if last { active.batch.last_body_len } else { active.batch.body_len };
+        self.counters.body_bytes += body_len as u64;
         if let Some(active) = &mut self.active {
             active.written += 1;
             if active.written == active.batch.count && active.batch.kind == BatchKind::Data {
                 self.finish_data();
             }
         }
-        len
+        Some(sealed)
     }
 
     /// The peer misses these packets. Their chunks are queued to leave again before anything new,

@@ -48,14 +48,19 @@ impl VideoSender {
         (batch.count > 0).then(|| Active::new(batch))
     }
 
-    pub(super) fn write_retransmission(&mut self, packet_id: PacketId, out: &mut [u8]) -> Option<usize> {
+    pub(super) fn seal_retransmission(
+        &mut self,
+        packet_id: PacketId,
+        seal: impl FnOnce(&[u8]) -> Option<usize>,
+    ) -> Option<usize> {
         let chunk = self.retransmissions.front()?;
         let (slot, slice) = self.store.find(chunk)?;
         let template = slot.template(slice, chunk.chunk);
-        let len = template.write(chunk.chunk, slot.payload(slice, chunk.chunk), out)?;
+        let len = template.write(chunk.chunk, slot.payload(slice, chunk.chunk), &mut self.scratch)?;
+        let sealed = seal(&self.scratch[..len])?;
         self.history.record(packet_id, chunk);
         self.retransmissions.pop();
-        Some(len)
+        Some(sealed)
     }
 
     pub(super) fn queue_retransmission(&mut self, now: Timestamp, id: PacketId) -> Result<(), NackRefusal> {
