@@ -234,7 +234,7 @@ fn parity_that_contradicts_itself_is_dropped_and_wrong_parity_changes_nothing() 
     let Ok(Incoming::Media(MediaBody::Fec(with_bad_runs))) = message::decode(&bad_runs) else { panic!() };
     let wrong = vec![0x55; good.payload.len()];
     for (fec, reason) in [
-        (FecPacket { code: 2, ..good.clone() }, DropReason::Unexpected),
+        (FecPacket { code: 3, ..good.clone() }, DropReason::Unexpected),
         (FecPacket { parity_count: 0, ..good.clone() }, DropReason::Unexpected),
         (FecPacket { parity_count: 65, ..good.clone() }, DropReason::Malformed),
         (FecPacket { parity_index: 1, ..good.clone() }, DropReason::Malformed),

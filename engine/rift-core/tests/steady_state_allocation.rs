@@ -49,24 +49,24 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const SLOTS: usize = 4096;
-const DELAY_US: u64 = 5_000;
 
 /// Datagrams under way, in a ring that was there before.
 struct Wire {
+    delay_us: u64,
     slots: Vec<(Timestamp, usize, [u8; 1500])>,
     head: usize,
     tail: usize,
 }
 
 impl Wire {
-    fn new() -> Self {
-        Self { slots: vec![(Timestamp::ZERO, 0, [0; 1500]); SLOTS], head: 0, tail: 0 }
+    fn new(delay_us: u64) -> Self {
+        Self { delay_us, slots: vec![(Timestamp::ZERO, 0, [0; 1500]); SLOTS], head: 0, tail: 0 }
     }
 
     fn push(&mut self, now: Timestamp, datagram: &[u8]) {
         assert!(self.tail - self.head < SLOTS);
         let slot = &mut self.slots[self.tail % SLOTS];
-        (slot.0, slot.1) = (now.plus_micros(DELAY_US), datagram.len());
+        (slot.0, slot.1) = (now.plus_micros(self.delay_us), datagram.len());
         slot.2[..datagram.len()].copy_from_slice(datagram);
         self.tail += 1;
     }
@@ -97,7 +97,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    /// With at least so much parity, on a path of this delay.
+    fn new(parity: f32, delay_us: u64) -> Self {
         let now = Timestamp::from_micros(1_000_000);
         let identity = |seed| Identity::from_seed([seed; 32]).unwrap();
         let offer = StreamOffer {
@@ -111,14 +112,14 @@ impl Pair {
         };
         let mut host = HostConfig::new(identity(100), [1; 32], offer);
         host.allowed = vec![identity(2).wavry_id()];
-        host.sender.parity = 0.02;
+        host.sender.parity = parity;
         let client = ClientConfig::new(identity(2), [2; 32], Path::to("10.0.0.1:4810".parse().unwrap()));
         Self {
             now,
             host: HostEndpoint::new(host, now),
             client: ClientEndpoint::new(client, now),
-            to_host: Wire::new(),
-            to_client: Wire::new(),
+            to_host: Wire::new(delay_us),
+            to_client: Wire::new(delay_us),
             buf: vec![0; 65_536],
             frame: (0..50_000u32).map(|i| (i * 7) as u8).collect(),
             rng: fastrand::Rng::with_seed(5),
@@ -213,27 +214,39 @@ impl Pair {
 /// makes parity, retransmission and repeated input work, and not one allocation on either side.
 #[test]
 fn a_running_session_allocates_nothing() {
-    let mut pair = Pair::new();
-    let mut connected = false;
-    for _ in 0..200 {
-        let now = pair.now;
-        pair.step();
-        connected |= pair.host.session().is_some() && pair.client.session().is_some();
-        assert!(now < pair.now);
+    // Parity for each frame, and parity that reaches back.
+    for (parity, delay_us) in [(0.02, 5_000), (0.0, 40_000)] {
+        let mut pair = Pair::new(parity, delay_us);
+        pair.runs_without_allocations();
+        let sender = pair.host.sender_counters().unwrap();
+        assert_eq!(sender.parity_sliding > 0, delay_us == 40_000, "{sender:?}");
     }
-    assert!(connected);
-    pair.loss_percent = 1;
-    pair.stream(2000);
-    let (slices, inputs, before) = (pair.slices, pair.inputs, ALLOCATIONS.get());
-    pair.stream(10_000);
-    let allocations = ALLOCATIONS.get() - before;
-    assert!(pair.slices - slices > 4 * 550, "{} slices", pair.slices - slices);
-    assert!(pair.inputs - inputs > 2000, "{} events", pair.inputs - inputs);
-    let counters = pair.client.receiver_counters().unwrap();
-    assert!(counters.chunks_from_parity > 0 && counters.chunks_resent > 0, "{counters:?}");
-    assert_eq!(allocations, 0);
-    // The counter does count.
-    drop(std::hint::black_box(Box::new(7u8)));
-    assert!(ALLOCATIONS.get() > before);
-    let _ = std::hint::black_box(ClientEvent::RttSample(0));
+}
+
+impl Pair {
+    fn runs_without_allocations(&mut self) {
+        let pair = self;
+        let mut connected = false;
+        for _ in 0..1_000 {
+            let now = pair.now;
+            pair.step();
+            connected |= pair.host.session().is_some() && pair.client.session().is_some();
+            assert!(now < pair.now);
+        }
+        assert!(connected);
+        pair.loss_percent = 1;
+        pair.stream(2000);
+        let (slices, inputs, before) = (pair.slices, pair.inputs, ALLOCATIONS.get());
+        pair.stream(10_000);
+        let allocations = ALLOCATIONS.get() - before;
+        assert!(pair.slices - slices > 4 * 550, "{} slices", pair.slices - slices);
+        assert!(pair.inputs - inputs > 2000, "{} events", pair.inputs - inputs);
+        let counters = pair.client.receiver_counters().unwrap();
+        assert!(counters.chunks_from_parity > 0 && counters.chunks_resent > 0, "{counters:?}");
+        assert_eq!(allocations, 0);
+        // The counter does count.
+        drop(std::hint::black_box(Box::new(7u8)));
+        assert!(ALLOCATIONS.get() > before);
+        let _ = std::hint::black_box(ClientEvent::RttSample(0));
+    }
 }

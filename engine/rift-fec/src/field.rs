@@ -32,6 +32,17 @@ const LOGARITHMS: [u8; 256] = {
     logarithms
 };
 
+/// The inverse of each element; 0 for 0.
+const INVERSES: [u8; 256] = {
+    let mut inverses = [0; 256];
+    let mut at = 1;
+    while at < 256 {
+        inverses[at] = POWERS[ORDER - LOGARITHMS[at] as usize];
+        at += 1;
+    }
+    inverses
+};
+
 /// The product of two elements.
 #[must_use]
 #[inline]
@@ -46,10 +57,7 @@ pub const fn product(a: u8, b: u8) -> u8 {
 #[must_use]
 #[inline]
 pub const fn inverse(a: u8) -> u8 {
-    if a == 0 {
-        return 0;
-    }
-    POWERS[ORDER - LOGARITHMS[a as usize] as usize]
+    INVERSES[a as usize]
 }
 
 #[cfg(test)]

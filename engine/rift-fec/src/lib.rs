@@ -12,6 +12,8 @@
 //! coding scheme", 1995), which is the invariant, and it has a closed form, so that solving costs what was
 //! lost: no matrix of the size of the group is ever inverted.
 //!
+//! Beside it is a code whose window slides over the packets of several frames: [`sliding`].
+//!
 //! Nothing allocates after construction.
 
 mod aligned;
@@ -22,10 +24,12 @@ mod isal;
 #[cfg(feature = "reference")]
 #[allow(unsafe_code)]
 pub mod reference;
+pub mod sliding;
 mod solver;
 
 pub use aligned::Aligned;
 pub use encoder::Encoder;
+pub use sliding::{SLIDING_SPAN, SlidingEncoder, SlidingSolver, sliding_coefficient};
 pub use solver::Solver;
 
 /// The most shards in a group.

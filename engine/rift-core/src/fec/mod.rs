@@ -8,11 +8,13 @@
 //! A shard shorter than the group's longest counts as padded with zeros, so its true length must travel
 //! beside the parity.
 
+mod covered;
 mod group;
 mod parity;
 mod runs;
 mod xor;
 
+pub use covered::{COVERED_SPAN, Covered};
 pub use group::{Group, LENGTH_LEN, body_of};
 pub use parity::Parity;
 pub use runs::{RUNS_MAX, Runs};
@@ -31,6 +33,9 @@ pub enum Code {
     /// Systematic Reed-Solomon of [`rift_fec`] over bodies that each have their length before them: every
     /// parity covers every shard, and each that arrived gives back one lost shard.
     ReedSolomon,
+    /// The sliding code of [`rift_fec`] over such bodies: a parity covers a window of packets that reaches back over
+    /// several frames, and each that arrived tells about what is lost of any of them.
+    Sliding,
 }
 
 impl Code {
@@ -40,7 +45,7 @@ impl Code {
     pub const fn covers(self, parity_index: u32, parity_count: u32, shard_index: u32) -> bool {
         match self {
             Self::Xor => parity_count > 0 && shard_index % parity_count == parity_index,
-            Self::ReedSolomon => parity_index < parity_count,
+            Self::ReedSolomon | Self::Sliding => parity_index < parity_count,
         }
     }
 
@@ -50,6 +55,7 @@ impl Code {
         match number {
             0 => Some(Self::Xor),
             1 => Some(Self::ReedSolomon),
+            2 => Some(Self::Sliding),
             _ => None,
         }
     }
@@ -60,6 +66,7 @@ impl Code {
         match self {
             Self::Xor => 0,
             Self::ReedSolomon => 1,
+            Self::Sliding => 2,
         }
     }
 }

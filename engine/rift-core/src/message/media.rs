@@ -6,6 +6,7 @@
 
 use super::field::{Malformed, PackedVarints, Reader, Writer, bytes_field_len, varint_field_len, varint_len};
 use super::{MESSAGE_MEDIA, MediaBody};
+use crate::fec::LENGTH_LEN;
 use crate::{FrameId, GroupId, PacketId};
 
 /// `MediaMessage.video`.
@@ -170,6 +171,16 @@ impl FecPacket<'_> {
     /// Upper bound of [`encoded_len`](Self::encoded_len) less the longest body of the group, with regular
     /// lengths or by Reed-Solomon, for ids below 2^56 and groups of at most 64 packets in at most 4 runs.
     pub const OVERHEAD_MAX: usize = 58;
+
+    /// Upper bound of what a parity of the sliding code has besides its payload and the numbers of its runs, where
+    /// the newest packet and the frame are these; with the length before the longest body.
+    #[must_use]
+    pub(crate) fn sliding_overhead(newest: PacketId, frame: FrameId) -> usize {
+        // Both envelopes with lengths of two bytes; count, row, prefix of the payload, parity count, code, prefix of
+        // the runs.
+        let fixed = 2 * 3 + 3 + 2 + 3 + 3 + 3 + 3 + LENGTH_LEN;
+        fixed + varint_field_len(2, newest.0) + varint_field_len(101, frame.0)
+    }
 
     /// The length of shard `index`, or `None` if the packet does not say.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Sizes and limits of a receiver, all of them fixed when it is made.
 
 use super::frame::PAYLOAD_MAX;
+use super::sliding::Sliding;
 use super::window::{WRAPPER_MAX, WRAPPERS};
 
 /// When frames are due.
@@ -100,6 +101,7 @@ impl ReceiverConfig {
             + sizes.packets.min(WRAPPERS) * WRAPPER_MAX
             + sizes.parities * (PAYLOAD_MAX + 192)
             + sizes.missing * 32
+            + Sliding::MEMORY_BYTES
     }
 }
 

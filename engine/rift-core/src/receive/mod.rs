@@ -29,6 +29,7 @@ mod repair;
 mod request;
 mod select;
 mod slice;
+mod sliding;
 mod window;
 
 pub use audio::{AudioFrame, AudioQueue};
@@ -48,6 +49,7 @@ use parity::{Outcome, ParityStore, Stripe};
 use playout::Playout;
 use repair::{Hope, Repair};
 use request::Requests;
+use sliding::{Sliding, Told};
 use window::{Arrival, PacketWindow};
 
 /// A frame id this far above the newest one is taken for a fault: 17 s at 60 Hz, longer than a session
@@ -98,6 +100,7 @@ pub struct VideoReceiver {
     window: PacketWindow,
     frames: FrameTable,
     parities: ParityStore,
+    sliding: Sliding,
     repair: Repair,
     requests: Requests,
     history: History,
@@ -131,12 +134,13 @@ impl VideoReceiver {
             window: PacketWindow::new(sizes.packets),
             frames: FrameTable::new(&sizes, config.slices),
             parities: ParityStore::new(sizes.parities),
+            sliding: Sliding::new(),
             repair: Repair::new(sizes.missing),
             requests: Requests::new(),
             history: History::new(),
             playout: Playout::new(config.playout),
             round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0 },
-            scratch: vec![0; frame::PAYLOAD_MAX],
+            scratch: vec![0; fec::LENGTH_LEN + frame::PAYLOAD_MAX],
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
             parity_frame: 0,
@@ -188,7 +192,11 @@ impl VideoReceiver {
         body: &[u8],
         chunk: &VideoChunk<'_>,
     ) -> Result<(), DropReason> {
+        let is_news = self.sliding.is_active() && self.sliding.keep(id.0, chunk, body);
         let result = self.accept(now, id.0, body, chunk, RecoveredBy::Nothing);
+        if is_news {
+            self.take_slid(now);
+        }
         self.count_drop(result)
     }
 
@@ -203,8 +211,10 @@ impl VideoReceiver {
         fec: &FecPacket<'_>,
     ) -> Result<(), DropReason> {
         // The packet's own id is accounted for by `on_packet`; parity is never asked for again.
-        let _ = id;
-        let result = self.accept_parity(now, fec);
+        let result = match Code::from_wire(fec.code) {
+            Some(Code::Sliding) => self.accept_sliding(now, id.0, fec),
+            _ => self.accept_parity(now, fec),
+        };
         self.count_drop(result)
     }
 
@@ -400,6 +410,7 @@ impl VideoReceiver {
         let outcome = match stripe.code {
             Code::Xor => self.try_stripe(now, &stripe, fec.payload),
             Code::ReedSolomon => self.try_group(now, &stripe, Some(fec.payload)),
+            Code::Sliding => Outcome::Useless,
         };
         match outcome {
             Outcome::Waiting => {
@@ -418,6 +429,42 @@ impl VideoReceiver {
         }
     }
 
+    /// Takes parity that reaches back.
+    fn accept_sliding(&mut self, now: Timestamp, id: u64, fec: &FecPacket<'_>) -> Result<(), DropReason> {
+        self.counters.parity += 1;
+        let (covered, told) = self.sliding.handle(id, fec)?;
+        let frames = self.sliding.reach().unwrap_or(0) as u32 + 1;
+        self.parity_overhead = (fec.parity_count, covered.count().div_ceil(frames));
+        self.parity_frame = fec.frame_id.0;
+        match told {
+            Told::Nothing => self.counters.parity_spare += 1,
+            Told::Unusable => self.counters.parity_given_up += 1,
+            Told::Something => {
+                if !self.take_slid(now) {
+                    return Err(DropReason::Malformed);
+                }
+                self.repair.look_again();
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the chunks that parity which reaches back has brought. `false` if it contradicts what is known.
+    fn take_slid(&mut self, now: Timestamp) -> bool {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let mut adds_up = true;
+        while let Some((id, len)) = self.sliding.poll(&mut scratch) {
+            adds_up =
+                fec::body_of(&scratch[..len]).is_some_and(|body| self.accept_solved(now, None, id, body));
+            if !adds_up {
+                self.sliding.clear();
+                break;
+            }
+        }
+        self.scratch = scratch;
+        adds_up
+    }
+
     /// Solves a Reed-Solomon group if it can be solved, and takes the chunks that come out. The group's
     /// waiting parities are given up unless the group lacks more than they can tell.
     fn try_group(&mut self, now: Timestamp, stripe: &Stripe, fresh: Option<&[u8]>) -> Outcome {
@@ -434,7 +481,7 @@ impl VideoReceiver {
             }
             for (at, &id) in ids.iter().enumerate().take(count) {
                 let body = fec::body_of(solver.shard(at));
-                if !body.is_some_and(|body| self.accept_solved(now, stripe, id, body)) {
+                if !body.is_some_and(|body| self.accept_solved(now, Some(stripe.frame), id, body)) {
                     outcome = Outcome::Useless;
                 }
             }
@@ -452,7 +499,7 @@ impl VideoReceiver {
         let outcome = stripe.solve(parity, &self.window, &self.frames, &mut scratch);
         let outcome = match outcome {
             Outcome::Solved { id, len } => {
-                if self.accept_solved(now, stripe, id, &scratch[..len]) {
+                if self.accept_solved(now, Some(stripe.frame), id, &scratch[..len]) {
                     outcome
                 } else {
                     Outcome::Useless
@@ -464,10 +511,14 @@ impl VideoReceiver {
         outcome
     }
 
-    fn accept_solved(&mut self, now: Timestamp, stripe: &Stripe, id: u64, body: &[u8]) -> bool {
+    /// Takes a packet that was computed, of `frame` if that is known. `false` if it cannot be what was sent.
+    fn accept_solved(&mut self, now: Timestamp, frame: Option<u64>, id: u64, body: &[u8]) -> bool {
         let Ok(Incoming::Media(MediaBody::Video(chunk))) = message::decode(body) else { return false };
-        if chunk.frame_id.0 != stripe.frame {
+        if frame.is_some_and(|frame| chunk.frame_id.0 != frame) {
             return false;
+        }
+        if self.sliding.is_active() {
+            self.sliding.keep(id, &chunk, body);
         }
         if id >= self.window.next_id() {
             let first = self.window.expect_until(now, id + 1);
@@ -528,7 +579,7 @@ impl VideoReceiver {
             let mut scratch = core::mem::take(&mut self.scratch);
             let outcome = stripe.solve(payload, &self.window, &self.frames, &mut scratch);
             if let Outcome::Solved { id, len } = outcome {
-                self.accept_solved(now, &stripe, id, &scratch[..len]);
+                self.accept_solved(now, Some(stripe.frame), id, &scratch[..len]);
             }
             self.scratch = scratch;
             if outcome != Outcome::Waiting {
@@ -542,6 +593,7 @@ impl VideoReceiver {
             playout: &self.playout,
             round_trip: &self.round_trip,
             store: &self.parities,
+            sliding: &self.sliding,
             last: (self.parity_frame, self.parity_overhead.0),
             tail_us: self.tail_us(),
         };

@@ -64,6 +64,8 @@ impl Stripe {
         let (parities_max, len_min) = match code {
             Code::Xor => (fec.shard_count, 1),
             Code::ReedSolomon => (rift_fec::PARITIES_MAX as u32, LENGTH_LEN + 1),
+            // It has no groups.
+            Code::Sliding => return Err(DropReason::Unexpected),
         };
         let fits = fec.parity_index < fec.parity_count
             && fec.parity_count <= parities_max

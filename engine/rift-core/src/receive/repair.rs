@@ -11,6 +11,7 @@ use super::frame::{Frame, FrameTable, Position};
 use super::parity::ParityStore;
 use super::passed;
 use super::playout::Playout;
+use super::sliding::Sliding;
 use super::window::{PacketWindow, Slot};
 use crate::{PacketId, Timestamp};
 
@@ -86,6 +87,8 @@ pub(super) struct Hope<'a> {
     pub(super) round_trip: &'a RoundTrip,
     /// Parity that has come.
     pub(super) store: &'a ParityStore,
+    /// And that reaches back.
+    pub(super) sliding: &'a Sliding,
     /// The frame that parity came for last, and how many parities its group had.
     pub(super) last: (u64, u32),
     /// The rest of a frame and its parity come within this of the packet before, in microseconds.
@@ -95,8 +98,12 @@ pub(super) struct Hope<'a> {
 impl Hope<'_> {
     /// How many packets of `frame` parity is expected to bring, and until when more of it may come.
     fn of(&self, now: Timestamp, frame: &Frame, frames: &FrameTable) -> (u32, Timestamp) {
-        let (here, of_all) = self.store.of_frame(frame.id);
         let (last, count) = self.last;
+        let (here, of_all) = if self.sliding.is_active() {
+            (self.sliding.equations_of(frame.id), (last == frame.id).then_some(count))
+        } else {
+            self.store.of_frame(frame.id)
+        };
         let expected = match of_all {
             Some(all) => all,
             None if (last..=last.saturating_add(2)).contains(&frame.id) => count,

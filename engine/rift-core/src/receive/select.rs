@@ -140,11 +140,22 @@ impl VideoReceiver {
         if frame.is_whole() || self.repair.may_bring(frame.id) {
             return true;
         }
+        if self.parity_may_come(now, frame) {
+            return true;
+        }
         let newest = self.frames.newest() == Some(frame.id);
         let pause = if newest { self.playout.frame_interval_us() } else { self.tail_us() };
         let arriving = !passed(now, frame.last_arrival, pause);
         let is_front = self.window.front().is_none_or(|(_, at)| at.frame <= frame.id);
         (newest && now < self.deadline(frame)) || ((newest || is_front) && arriving)
+    }
+
+    /// Parity of frames behind it is still to come for the frame.
+    fn parity_may_come(&self, now: Timestamp, frame: &Frame) -> bool {
+        let Some(reach) = self.sliding.reach() else { return false };
+        let is_reached = self.frames.newest().is_some_and(|newest| newest.saturating_sub(frame.id) <= reach);
+        let wait_us = (reach + 1) * self.playout.frame_interval_us() + self.tail_us();
+        reach > 0 && is_reached && !passed(now, frame.last_arrival, wait_us)
     }
 
     /// Not past its deadline, and the next frame is not due already.

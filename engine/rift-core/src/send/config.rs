@@ -40,6 +40,8 @@ pub struct SenderConfig {
     pub parity: f32,
     /// How parity is computed; Reed-Solomon only where the peer understands it.
     pub code: Code,
+    /// The peer understands parity over several frames, which is made where that costs less.
+    pub sliding: bool,
     /// A frame that could not leave for this long, or a keyframe for twice as long, is given up when a newer one comes, in
     /// microseconds.
     pub queue_us_max: u64,
@@ -67,6 +69,7 @@ impl Default for SenderConfig {
             pacing: Bitrate::from_mbps(6000),
             parity: 0.0,
             code: Code::ReedSolomon,
+            sliding: true,
             queue_us_max: 50_000,
             retransmit_us_max: 100_000,
             slices: true,

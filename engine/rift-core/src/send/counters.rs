@@ -11,6 +11,8 @@ pub struct SenderCounters {
     pub data_packets: u64,
     /// Packets with parity.
     pub parity_packets: u64,
+    /// Of those: parity that reaches back over frames before its own.
+    pub parity_sliding: u64,
     /// Packets with chunks that left again.
     pub retransmitted_packets: u64,
     /// Bytes of all bodies.

@@ -6,6 +6,8 @@
 //! others, NSDI 2024) and Tooth (An and others, 2025), which both weigh the deadline, the round trip and the
 //! size of the frame. Never makes parity, sees no bytes. Invariant: what is lost to a queue never adds parity.
 
+use super::losses::{COUNTS, Losses};
+use crate::fec::SHARDS_MAX;
 use crate::feedback::{Fate, PacketOutcome};
 
 /// The share of packets lost is the mean over about this many, once there were so many.
@@ -33,7 +35,25 @@ const RESEND_MISS: f64 = 0.02;
 /// parity.
 const PACKETS_PER_PARITY: usize = 3;
 /// The most parities of a group.
-const PARITIES_MAX: usize = 21;
+pub(super) const PARITIES_MAX: usize = 21;
+/// What a frame costs that waits for the parity of the next one, of what one costs that comes late.
+const WAIT_COST: f64 = 0.1;
+/// The sliding code gets parity by so many parts of one per frame: over several frames they add up.
+const PARTS: usize = 4;
+/// Packets over which the sliding code reaches: what else is sent within its span takes some.
+const REACH_PACKETS: f64 = 112.0;
+/// What is lost in longer runs than this is too much for the parity of several frames as for that of one.
+const RUN_SLIDING_MAX: f64 = 3.0;
+/// Frames back that parity may reach.
+const REACH_MAX: u64 = 7;
+/// Frames over which their length is averaged.
+const LENGTH_FRAMES: f64 = 16.0;
+/// What was found to cost least stays so until the path has changed by this share.
+const CHANGE_MIN: f64 = 0.1;
+/// What is less probable is left out.
+const CHANCE_MIN: f64 = 1e-7;
+/// Not found yet.
+const UNKNOWN: u8 = u8::MAX;
 /// Groups over which the share of parity that is told is averaged.
 const SHARE_GROUPS: f32 = 16.0;
 
@@ -56,6 +76,22 @@ pub(super) struct Protection {
     deadline_us: f64,
     /// Parities per packet lately.
     share: f32,
+    /// Packets that got parity at once, lately.
+    length: f64,
+    /// Parts of a parity that are left over.
+    credit: usize,
+    found: Found,
+}
+
+/// What costs least on the path as it was when the first of it was found.
+#[derive(Debug)]
+struct Found {
+    path: [f64; 4],
+    reach: u64,
+    /// Parities of a group by its packets.
+    group: [u8; SHARDS_MAX + 1],
+    /// Parts of a parity for a frame by its packets.
+    frame: [u8; SHARDS_MAX + 1],
 }
 
 impl Protection {
@@ -71,6 +107,14 @@ impl Protection {
             period_us: 16_667.0,
             deadline_us: deadline_us as f64 / 2.0,
             share: 0.0,
+            length: 0.0,
+            credit: 0,
+            found: Found {
+                path: [0.0; 4],
+                reach: 0,
+                group: [UNKNOWN; SHARDS_MAX + 1],
+                frame: [UNKNOWN; SHARDS_MAX + 1],
+            },
         }
     }
 
@@ -118,9 +162,57 @@ impl Protection {
 
     /// How many parities a group of `packets` gets.
     pub(super) fn parities(&mut self, packets: usize) -> usize {
-        let parities = if self.is_needed() { self.cheapest(packets) } else { 0 };
-        self.share += (parities as f32 / packets.max(1) as f32 - self.share) / SHARE_GROUPS;
+        let parities = if self.is_needed() { self.found(packets, false) } else { 0 };
+        self.on_parities(packets, parities);
         parities
+    }
+
+    /// How many frames before its own parity may reach back over: as many as may wait for it. Not longer than for a
+    /// resend, and half of the deadline is for what nobody plans.
+    pub(super) fn reach(&self) -> u64 {
+        if !self.is_needed() || self.length == 0.0 || self.run > RUN_SLIDING_MAX {
+            return 0;
+        }
+        let spare_us = self.deadline_us - self.period_us * ARRIVAL_SHARE;
+        let frames = spare_us.min(self.rtt_us + RESEND_US) / self.period_us;
+        // The casts saturate.
+        (frames as u64).min(((REACH_PACKETS / self.length) as u64).saturating_sub(1)).min(REACH_MAX)
+    }
+
+    /// How many parities are made behind `packets`, where they reach back.
+    pub(super) fn sliding_parities(&mut self, packets: usize) -> usize {
+        let parts = if self.is_needed() { self.found(packets, true) } else { 0 };
+        self.credit += parts;
+        let parities = self.credit / PARTS;
+        self.credit %= PARTS;
+        self.on_parities(packets, parities);
+        parities
+    }
+
+    fn on_parities(&mut self, packets: usize, parities: usize) {
+        self.share += (parities as f32 / packets.max(1) as f32 - self.share) / SHARE_GROUPS;
+        let gain = if self.length == 0.0 { 1.0 } else { 1.0 / LENGTH_FRAMES };
+        self.length += gain * (packets as f64 - self.length);
+    }
+
+    /// What costs least for so many packets, which is looked for once until the path changes.
+    fn found(&mut self, packets: usize, is_sliding: bool) -> usize {
+        let path = [self.loss, self.run, self.rtt_us, self.period_us];
+        let reach = self.reach();
+        let is_near = |(now, then): (&f64, &f64)| (now - then).abs() <= CHANGE_MIN * then;
+        if !path.iter().zip(&self.found.path).all(is_near) || (is_sliding && reach != self.found.reach) {
+            let unknown = [UNKNOWN; SHARDS_MAX + 1];
+            self.found = Found { path, reach, group: unknown, frame: unknown };
+        }
+        let packets = packets.min(SHARDS_MAX);
+        let table = if is_sliding { &self.found.frame } else { &self.found.group };
+        if table[packets] != UNKNOWN {
+            return table[packets].into();
+        }
+        let best = if is_sliding { self.cheapest_sliding(packets, reach) } else { self.cheapest(packets) };
+        let table = if is_sliding { &mut self.found.frame } else { &mut self.found.group };
+        table[packets] = best as u8;
+        best
     }
 
     /// The number of parities at which they and the frames that are late in spite of them cost least.
@@ -136,6 +228,34 @@ impl Protection {
                 best = (cost, parities);
             }
             losses.add_packet();
+        }
+        best.1
+    }
+
+    /// As [`cheapest`](Self::cheapest), in parts of a parity for each frame of `packets`, where parity reaches over
+    /// `reach` frames before its own.
+    fn cheapest_sliding(&self, packets: usize, reach: u64) -> usize {
+        let most = (packets / PACKETS_PER_PARITY).clamp(usize::from(packets > 0), PARITIES_MAX);
+        let late = LATE_COST * self.late_if_lost();
+        // By how many parities the frame has.
+        let mut lost = [[0.0; COUNTS]; PARITIES_MAX + 1];
+        let mut losses = Losses::new(self.loss, self.run);
+        (0..packets).for_each(|_| losses.add_packet());
+        for lost in &mut lost[..=most] {
+            *lost = losses.counts();
+            losses.add_packet();
+        }
+        let mut best = (f64::INFINITY, 0);
+        for parts in 0..=most * PARTS {
+            let share = parts as f64 / (PARTS * packets.max(1)) as f64;
+            if share >= best.0 {
+                break;
+            }
+            let (waits, fails) = lacking(&lost, parts, reach);
+            let cost = share + late * (fails + WAIT_COST * waits);
+            if cost < best.0 {
+                best = (cost, parts);
+            }
         }
         best.1
     }
@@ -159,45 +279,36 @@ impl Protection {
     }
 }
 
-/// The distribution of how many of some packets in a row are lost, by the model of Gilbert (1960): a path that loses
-/// all or nothing, and changes from one to the other at random.
-#[derive(Clone, Debug)]
-struct Losses {
-    /// From losing nothing to losing, per packet, and back.
-    begins: f64,
-    ends: f64,
-    /// Probability of each count of losses, with the path losing nothing, and losing. The last is for all more.
-    counts: [[f64; 2]; PARITIES_MAX + 2],
-}
-
-impl Losses {
-    fn new(loss: f64, run: f64) -> Self {
-        let loss = loss.clamp(0.0, 0.5);
-        // Losses that know nothing of each other have runs of this mean, which is the least.
-        let ends = (1.0 / run.max(1.0)).min(1.0 - loss);
-        let begins = loss * ends / (1.0 - loss);
-        let mut counts = [[0.0; 2]; PARITIES_MAX + 2];
-        counts[0] = [1.0 - loss, loss];
-        Self { begins, ends, counts }
-    }
-
-    /// One more packet is sent, in the state of the path; then that may change.
-    fn add_packet(&mut self) {
-        let last = self.counts.len() - 1;
-        let mut lost_before = 0.0;
-        for (count, [well, bad]) in self.counts.iter_mut().enumerate() {
-            let lost = if count == last { lost_before + *bad } else { lost_before };
-            lost_before = *bad;
-            let kept = *well;
-            *well = kept * (1.0 - self.begins) + lost * self.ends;
-            *bad = kept * self.begins + lost * (1.0 - self.ends);
+/// How many frames are not mended by their own parity, and how many by none of those that reach back to them. `lost`
+/// tells by parities of a frame how many of its packets are lost; it has `parts` of a parity.
+fn lacking(lost: &[[f64; COUNTS]], parts: usize, reach: u64) -> (f64, f64) {
+    let (mut waits, mut fails) = (0.0, 0.0);
+    // Where in the sequence of whole parities the first loss falls.
+    for phase in 0..PARTS {
+        let parities = |frame: usize| (phase + (frame + 1) * parts) / PARTS - (phase + frame * parts) / PARTS;
+        // By how many packets more are lacking than parities came.
+        let mut lacks = [0.0; COUNTS];
+        for (count, chance) in lost[parities(0)].iter().enumerate().skip(parities(0) + 1) {
+            lacks[count - parities(0)] = *chance;
         }
+        waits += lacks.iter().sum::<f64>();
+        for frame in 1..=reach as usize {
+            let mut next = [0.0; COUNTS];
+            for (lack, chance) in lacks.iter().enumerate().skip(1).filter(|(_, chance)| **chance > CHANCE_MIN)
+            {
+                for (count, more) in
+                    lost[parities(frame)].iter().enumerate().filter(|(_, more)| **more > CHANCE_MIN)
+                {
+                    let left = (lack + count).saturating_sub(parities(frame)).min(COUNTS - 1);
+                    next[left] += chance * more;
+                }
+            }
+            next[0] = 0.0;
+            lacks = next;
+        }
+        fails += lacks.iter().sum::<f64>();
     }
-
-    /// The probability of more losses than `count`.
-    fn more_than(&self, count: usize) -> f64 {
-        self.counts.iter().skip(count + 1).map(|[well, bad]| well + bad).sum()
-    }
+    (waits / PARTS as f64, fails / PARTS as f64)
 }
 
 #[cfg(test)]
@@ -251,6 +362,49 @@ mod tests {
         assert!(long.parities(2) <= 1);
     }
 
+    /// Proves R-FEC-17.
+    #[test]
+    fn parity_reaches_back_as_far_as_a_frame_may_wait() {
+        let reach = |loss, rtt_us, period_us, packets| {
+            let mut protection = path(loss, 1, rtt_us);
+            protection.set_period(period_us);
+            assert_eq!(protection.reach(), 0, "the length of frames is not known");
+            protection.parities(packets);
+            protection.reach()
+        };
+        assert_eq!(reach(0.01, 80_000, 16_667, 28), 2, "half of the deadline");
+        assert_eq!(reach(0.01, 20_000, 16_667, 28), 1, "a resend's time");
+        assert_eq!(reach(0.01, 1_000, 16_667, 28), 0);
+        assert_eq!(reach(0.01, 80_000, 33_333, 28), 0);
+        assert_eq!(reach(0.01, 80_000, 8_333, 14), 5);
+        assert_eq!(reach(0.01, 80_000, 16_667, 60), 0, "the span of the code");
+        assert_eq!(reach(0.0, 80_000, 16_667, 28), 0);
+    }
+
+    /// Proves R-FEC-11 for parity that reaches back: less of it mends more.
+    #[test]
+    fn parity_that_reaches_back_is_less_and_mends_more() {
+        let mut protection = path(0.01, 1, 80_000);
+        let alone = protection.parities(28) as f64;
+        let sliding = (0..400).map(|_| protection.sliding_parities(28)).sum::<usize>() as f64 / 400.0;
+        assert!((1.0..=0.8 * alone).contains(&sliding), "{sliding} for {alone}");
+        // By the model of the path: how many frames are not mended.
+        let mut lost = [[0.0; COUNTS]; PARITIES_MAX + 1];
+        let mut losses = Losses::new(0.01, 1.0);
+        (0..28).for_each(|_| losses.add_packet());
+        for lost in &mut lost {
+            *lost = losses.counts();
+            losses.add_packet();
+        }
+        let parts = (sliding * PARTS as f64).round() as usize;
+        let fails = |parts, reach| lacking(&lost, parts, reach).1;
+        assert!(fails(parts, 2) < fails(alone as usize * PARTS, 0));
+        // Against the binomial distribution: more than two lost of thirty.
+        let (p, q) = (0.01f64, 0.99f64);
+        let two = q.powi(30) + 30.0 * p * q.powi(29) + 435.0 * p * p * q.powi(28);
+        assert!((fails(2 * PARTS, 0) - (1.0 - two)).abs() < 1e-9);
+    }
+
     /// Proves R-FEC-12.
     #[test]
     fn what_is_lost_in_a_queue_adds_no_parity() {
@@ -266,23 +420,5 @@ mod tests {
         assert!(protection.parities(28) >= 8);
         (0..20_000).for_each(|_| protection.on_outcome(&HERE, false));
         assert_eq!(protection.parities(28), 0);
-    }
-
-    #[test]
-    fn the_distribution_of_losses_is_that_of_the_path() {
-        // Independent losses: the binomial distribution.
-        let mut losses = Losses::new(0.05, 1.0);
-        (0..30).for_each(|_| losses.add_packet());
-        let none = 0.95f64.powi(30);
-        assert!((losses.more_than(0) - (1.0 - none)).abs() < 1e-9);
-        let one = 30.0 * 0.05 * 0.95f64.powi(29);
-        assert!((losses.more_than(1) - (1.0 - none - one)).abs() < 1e-9);
-        // In runs of eight the same share hits far fewer groups, and those harder.
-        let mut runs = Losses::new(0.05, 8.0);
-        (0..30).for_each(|_| runs.add_packet());
-        assert!(runs.more_than(0) < 0.3 && runs.more_than(4) > 0.1);
-        (0..100).for_each(|_| runs.add_packet());
-        let all: f64 = runs.counts.iter().flatten().sum();
-        assert!((all - 1.0).abs() < 1e-9);
     }
 }

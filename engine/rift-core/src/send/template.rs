@@ -21,8 +21,8 @@ const SHORT_TAG_LEN: usize = 1;
 
 /// Both envelopes, four numbers of up to ten bytes, a flag, the payload's prefix.
 const HEAD_MAX: usize = 64;
-/// Five numbers of up to five bytes with tags of up to two.
-const TAIL_MAX: usize = 40;
+/// Five numbers of up to five bytes with tags of up to two; of parity, those of runs.
+const TAIL_MAX: usize = 64;
 
 /// The bodies of packets that differ in one counter and the payload.
 #[derive(Clone, Debug)]
@@ -91,7 +91,9 @@ impl Template {
     /// For the parity packets of a group; `each` and `last` are the lengths of its shards by exclusive or. The index and payload of
     /// `fields` do not matter.
     pub(super) fn parity(fields: &FecPacket<'_>, each: u32, last: u32, payload_len: usize) -> Self {
-        let counter_len = index_len(fields.parity_count);
+        // Rows of the sliding code are one byte each.
+        let counter_len =
+            if fields.code == Code::Sliding.to_wire() { 1 } else { index_len(fields.parity_count) };
         // By Reed-Solomon, shards have their lengths in them.
         let is_xor = fields.code == Code::Xor.to_wire();
         let lengths = varint_len(each.into()) + varint_len(last.into());

@@ -31,8 +31,10 @@ impl Features {
     pub const RELATIVE_MOUSE: Self = Self(1 << 10);
     /// Parity by Reed-Solomon, over groups of a whole frame.
     pub const FEC_RS: Self = Self(1 << 11);
+    /// Parity over a window of several frames.
+    pub const FEC_SLIDING: Self = Self(1 << 12);
     /// All that this version understands.
-    pub const ALL: Self = Self((1 << 12) - 1);
+    pub const ALL: Self = Self((1 << 13) - 1);
 
     /// From the bits on the wire; unknown ones are forgotten.
     #[must_use]

@@ -186,6 +186,17 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             runs: vec![2, 1, 3, 9],
             ..Default::default()
         })),
+        media(Media::Fec(proto::FecPacket {
+            first_packet_id: 2,
+            shard_count: 70,
+            parity_index: 101,
+            payload: vec![6; 10],
+            parity_count: 2,
+            frame_id: 4,
+            code: 2,
+            runs: vec![20, 3, 9, 1],
+            ..Default::default()
+        })),
         media(Media::Audio(proto::AudioPacket { timestamp_us: 5, payload: vec![1; 9] })),
         media(Media::File(proto::FileChunk { file_id: 1, chunk_index: 2, payload: vec![1] })),
         control(Control::Hello(proto::Hello {

@@ -80,9 +80,6 @@ fn poll(receiver: &mut VideoReceiver, now: Timestamp, newest: &mut Option<(Frame
 
 /// Two frames of two slices, with parity.
 pub(super) fn messages() -> Vec<Vec<u8>> {
-    let encode = |media| {
-        proto::Message { body: Some(Body::Media(proto::MediaMessage { media: Some(media) })) }.encode_to_vec()
-    };
     let mut messages = Vec::new();
     for frame_id in 0..2 {
         for slice_index in 0..2 {
@@ -127,6 +124,66 @@ pub(super) fn messages() -> Vec<Vec<u8>> {
     messages
 }
 
+/// Frames of four chunks, each with a parity that reaches back over the frame before; of the fourth two chunks are lost,
+/// so that the fifth's parity is needed.
+fn sliding_packets() -> Vec<Vec<u8>> {
+    let mut bodies: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut packets = Vec::new();
+    let (mut id, mut ahead) = (0, 1);
+    for frame_id in 0..8u64 {
+        for chunk_index in 0..4u32 {
+            let chunk = Media::Video(proto::VideoChunk {
+                frame_id,
+                chunk_index,
+                chunk_count: 4,
+                timestamp_us: 5_000_000 + frame_id * 16_667,
+                keyframe: frame_id == 0,
+                payload: vec![chunk_index as u8 + 1; 30],
+                last_slice: true,
+                reference_distance: u32::from(frame_id > 0),
+                ..Default::default()
+            });
+            id += 1;
+            bodies.push((id, encode(chunk)));
+            if frame_id == 3 && chunk_index < 2 {
+                ahead += 1;
+                continue;
+            }
+            packets.push([&[core::mem::replace(&mut ahead, 1), 1], &bodies[bodies.len() - 1].1[..]].concat());
+        }
+        let covered = &bodies[bodies.len().saturating_sub(8)..];
+        let shards: Vec<(u8, Vec<u8>)> = covered
+            .iter()
+            .map(|(id, body)| (*id as u8, [&(body.len() as u16).to_be_bytes()[..], body].concat()))
+            .collect();
+        let longest = shards.iter().map(|(_, shard)| shard.len()).max().unwrap_or(0);
+        let mut encoder = rift_fec::SlidingEncoder::new(1, longest);
+        encoder.begin(frame_id as u8, 1, longest);
+        shards.iter().for_each(|(column, shard)| encoder.add(*column, shard));
+        let first_packet_id = covered[0].0;
+        // The id between two frames is that of a parity.
+        let runs = if covered.len() > 4 { vec![4, 1] } else { vec![] };
+        id += 1;
+        let fec = Media::Fec(proto::FecPacket {
+            first_packet_id,
+            shard_count: covered.len() as u32,
+            parity_index: frame_id as u32,
+            payload: encoder.parity(0).to_vec(),
+            parity_count: 1,
+            frame_id,
+            code: 2,
+            runs,
+            ..Default::default()
+        });
+        packets.push([&[1, 1], &encode(fec)[..]].concat());
+    }
+    packets
+}
+
+fn encode(media: Media) -> Vec<u8> {
+    proto::Message { body: Some(Body::Media(proto::MediaMessage { media: Some(media) })) }.encode_to_vec()
+}
+
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let packets: Vec<Vec<u8>> = messages().iter().map(|m| [&[1, 1], &m[..]].concat()).collect();
     let all = script(packets.iter().map(|p| &p[..]));
@@ -140,5 +197,6 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         packet[0] = if i % 4 == 2 { 2 } else { 1 };
         lossy.push(packet);
     }
-    vec![all, script(lossy.iter().map(|p| &p[..]))]
+    let sliding: Vec<Vec<u8>> = sliding_packets();
+    vec![all, script(lossy.iter().map(|p| &p[..])), script(sliding.iter().map(|p| &p[..]))]
 }

@@ -8,7 +8,8 @@
 use core::fmt::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::Context;
 use rift_sim::metrics::StreamMetrics;
@@ -97,12 +98,16 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
         (0..work.len()).flat_map(|at| seeds.clone().map(move |seed| (at, seed))).collect();
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(jobs.len()));
+    let simulated_us = AtomicU64::new(0);
+    let began = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = cores.min(jobs.len());
     std::thread::scope(|scope| {
-        for _ in 0..cores.min(jobs.len()) {
+        for _ in 0..cores {
             scope.spawn(|| {
                 while let Some(&(at, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let report: Report = simulate(&work[at].1, seed);
+                    simulated_us.fetch_add(report.simulated_us, Ordering::Relaxed);
                     let Ok(mut done) = done.lock() else { return };
                     let fault = report.violations.kept().first().map(|fault| format!("seed {seed}, {fault}"));
                     done.push((at, seed, fault, report.stream));
@@ -112,6 +117,12 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
         }
     });
     eprintln!();
+    let (simulated, took) = (simulated_us.into_inner() as f64 / 1e6, began.elapsed().as_secs_f64().max(1e-6));
+    say!(
+        "{} runs of {simulated:.0} simulated seconds took {took:.0} s: {:.0} per second on {cores} cores",
+        jobs.len(),
+        simulated / took
+    );
     let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     done.sort_by_key(|&(at, seed, ..)| (at, seed));
     let mut lines: Vec<Line> = work

@@ -494,6 +494,7 @@ fn sender_config(config: &SenderConfig, features: Features, datagram_len: usize)
         slices: features.contains(Features::SLICES),
         parity: if features.contains(Features::FEC_REGULAR) { config.parity } else { 0.0 },
         code: if features.contains(Features::FEC_RS) { config.code } else { Code::Xor },
+        sliding: config.sliding && features.contains(Features::FEC_SLIDING),
         ..config.clone()
     }
 }
@@ -507,7 +508,7 @@ pub(super) fn fps_of(offer: &StreamOffer, hello: &Hello) -> u32 {
 mod tests {
     use super::*;
 
-    /// Proves R-FEC-7.
+    /// Proves R-FEC-7, R-FEC-13.
     #[test]
     fn parity_is_of_the_kind_that_the_peer_understands() {
         let config = SenderConfig { parity: 0.2, ..SenderConfig::default() };
@@ -517,6 +518,7 @@ mod tests {
         let without_rs = of(Features::ALL.without(Features::FEC_RS));
         assert_eq!((without_rs.code, without_rs.parity), (Code::Xor, 0.2));
         assert_eq!(of(Features::ALL.without(Features::FEC_REGULAR)).parity, 0.0);
+        assert!(all.sliding && !of(Features::ALL.without(Features::FEC_SLIDING)).sliding);
         let published = of(Features::NONE);
         assert_eq!((published.code, published.parity, published.slices), (Code::Xor, 0.0, false));
     }

@@ -4,38 +4,50 @@ use super::super::frame_store::ChunkRef;
 use super::super::span::RunNumbers;
 use super::super::template::{NO_LENGTHS, Template};
 use super::super::{Batch, BatchKind};
-use super::{Active, PPM, PendingParity, VideoSender};
-use crate::fec::{Code, Runs};
+use super::{Active, Covers, PPM, PendingParity, VideoSender};
+use crate::fec::{COVERED_SPAN, Code, Runs};
 use crate::message::{FecPacket, PackedVarints};
-use crate::{PacketId, Timestamp};
+use crate::{FrameId, GroupId, PacketId, Timestamp};
 
 impl VideoSender {
     pub(super) fn begin_parity(&mut self) -> Option<Active> {
         let pending = self.pending_parity.take()?;
-        let mut numbers = RunNumbers::default();
-        let len = pending.runs.encode(&mut numbers);
+        let mut numbers = [0; COVERED_SPAN as usize];
+        let (code, len, first, count, payload_len) = match &pending.covers {
+            Covers::Group(runs) => {
+                let mut of_group = RunNumbers::default();
+                let len = runs.encode(&mut of_group);
+                numbers[..of_group.len()].copy_from_slice(&of_group);
+                let payload_len =
+                    if self.code == Code::Xor { pending.each } else { self.span.parity(0).len() };
+                (self.code, len, runs.first(), runs.shards().into(), payload_len)
+            }
+            Covers::Window(covered) => {
+                let len = covered.encode(&mut numbers)?;
+                (Code::Sliding, len, covered.first(), covered.count(), self.sliding.parity(0).len())
+            }
+        };
         let fields = FecPacket {
             group_id: pending.group_id,
-            first_packet_id: PacketId(pending.runs.first()),
-            shard_count: pending.runs.shards().into(),
+            first_packet_id: PacketId(first),
+            shard_count: count,
             parity_index: 0,
             payload: &[],
             shard_lengths: NO_LENGTHS,
             parity_count: pending.parity_count as u32,
             frame_id: pending.frame_id,
-            code: self.code.to_wire(),
+            code: code.to_wire(),
             // One byte each, so they are their own encoding.
             runs: PackedVarints::checked(&numbers[..len]).unwrap_or_else(|_| PackedVarints::empty()),
-        };
-        let payload_len = match self.code {
-            Code::Xor => pending.each,
-            Code::ReedSolomon => self.span.parity(0).len(),
         };
         self.template = Template::parity(&fields, pending.each as u32, pending.last as u32, payload_len);
         let body_len = self.template.body_len();
         let kind = BatchKind::Parity;
         let (count, frame_id) = (pending.parity_count, pending.frame_id);
-        Some(Active::new(Batch { count, body_len, last_body_len: body_len, kind, frame_id }))
+        Some(Active {
+            code,
+            ..Active::new(Batch { count, body_len, last_body_len: body_len, kind, frame_id })
+        })
     }
 
     pub(super) fn begin_data(&mut self, now: Timestamp) -> Option<Active> {
@@ -46,13 +58,14 @@ impl VideoSender {
         }
         let (slot, slice) = self.store.find(at)?;
         let count = chunks.len();
-        if self.code == Code::ReedSolomon && !self.span.has_room(slot.frame_id, count, slice.parity_ppm) {
-            let parity_ppm = slice.parity_ppm;
-            self.close_span(parity_ppm);
+        let (frame_id, parity_ppm) = (slot.frame_id, slice.parity_ppm);
+        if !self.has_room(frame_id, count, parity_ppm) {
+            self.close(parity_ppm);
             if let Some(parity) = self.begin_parity() {
                 return Some(parity);
             }
         }
+        self.choose_code(parity_ppm);
         let (slot, slice) = self.store.find(at)?;
         let last = chunks.end - 1;
         self.template = slot.template(slice, chunks.start);
@@ -117,7 +130,13 @@ impl VideoSender {
         let template = if last { &self.last_template } else { &self.template };
         let len = template.body_len();
         let frame_id = slot.frame_id;
-        let sealed = if self.code == Code::ReedSolomon && active.is_protected {
+        let sealed = if self.code == Code::ReedSolomon && active.is_protected && self.is_sliding {
+            let place = self.sliding.next_place(packet_id, len)?;
+            template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
+            let sealed = seal(place)?;
+            self.sliding.push(packet_id, frame_id, len);
+            sealed
+        } else if self.code == Code::ReedSolomon && active.is_protected {
             // Parity needs the body later, so that it is put together where it is kept.
             let place = self.span.next_place(len)?;
             template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
@@ -156,7 +175,7 @@ impl VideoSender {
         let Some(active) = self.active else { return };
         if self.code == Code::ReedSolomon {
             if active.ends_frame {
-                self.close_span(active.parity_ppm);
+                self.close(active.parity_ppm);
             }
             return;
         }
@@ -171,12 +190,57 @@ impl VideoSender {
         self.pending_parity = Some(PendingParity {
             frame_id: slot.frame_id,
             group_id: self.next_group_id,
-            runs: Runs::consecutive(active.first_packet_id.0, active.batch.count),
+            covers: Covers::Group(Runs::consecutive(active.first_packet_id.0, active.batch.count)),
             parity_count: active.parity_count,
             each: active.batch.body_len,
             last: active.batch.last_body_len,
         });
         self.next_group_id = self.next_group_id.next();
+    }
+
+    /// Whether `count` more packets may leave before parity is made of those that have.
+    fn has_room(&self, frame_id: FrameId, count: usize, parity_ppm: u32) -> bool {
+        match self.code {
+            Code::Xor => true,
+            _ if self.is_sliding => self.sliding.has_room(count),
+            _ => self.span.has_room(frame_id, count, parity_ppm),
+        }
+    }
+
+    /// Between two groups, parity may begin or cease to reach back.
+    fn choose_code(&mut self, parity_ppm: u32) {
+        if self.span.open().is_some() || self.sliding.fresh() > 0 {
+            return;
+        }
+        // What is asked for whatever is lost is for each frame.
+        let is_sliding = self.may_slide && parity_ppm == 0 && self.protection.reach() > 0;
+        if self.is_sliding && !is_sliding {
+            self.sliding.clear();
+        }
+        self.is_sliding = is_sliding;
+    }
+
+    /// Makes the parity of what has left; it leaves next.
+    fn close(&mut self, parity_ppm: u32) {
+        if self.is_sliding { self.close_window() } else { self.close_span(parity_ppm) }
+    }
+
+    /// The parity of the packets since it was made last, which reaches back over those before.
+    fn close_window(&mut self) {
+        let Some((frame_id, newest)) = self.sliding.newest() else { return };
+        let reach = self.protection.reach();
+        let parities = self.protection.sliding_parities(self.sliding.fresh());
+        // Groups have no names here. What that and small numbers save is room for runs.
+        let spare = FecPacket::OVERHEAD_MAX - FecPacket::sliding_overhead(newest, frame_id);
+        let Some(made) = self.sliding.make(parities, reach, spare) else { return };
+        self.pending_parity = Some(PendingParity {
+            frame_id,
+            group_id: GroupId(0),
+            covers: Covers::Window(made.covered),
+            parity_count: made.parities,
+            each: 0,
+            last: 0,
+        });
     }
 
     /// Closes the open Reed-Solomon group; its parity leaves next.
@@ -194,7 +258,7 @@ impl VideoSender {
         self.pending_parity = Some(PendingParity {
             frame_id,
             group_id: self.next_group_id,
-            runs,
+            covers: Covers::Group(runs),
             parity_count,
             each: 0,
             last: 0,

@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use super::frame_store::{ChunkRef, FrameStore};
 use super::history::PacketHistory;
 use super::pacer::Pacer;
-use super::protection::Protection;
+use super::protection::{PARITIES_MAX, Protection};
 use super::retransmit::{Refused, RetransmitQueue};
+use super::sliding::Sliding;
 use super::span::Span;
 use super::template::Template;
 use super::{Batch, BatchKind, FramesDropped, SenderConfig, SenderCounters, SliceMeta};
-use crate::fec::{Code, Parity, Runs};
+use crate::fec::{Code, Covered, Parity, Runs};
 use crate::feedback::PacketOutcome;
 use crate::wire::{MAX_DATAGRAM_LEN, TRANSPORT_OVERHEAD};
 use crate::{Bitrate, DropReason, FrameId, GroupId, PacketId, Timestamp};
@@ -52,6 +53,11 @@ pub struct VideoSender {
     parity: Parity,
     /// By Reed-Solomon: of the frame that is leaving.
     span: Span,
+    /// By the sliding code: of the last frames.
+    sliding: Sliding,
+    /// Whether the frame that is leaving is protected by the sliding code.
+    is_sliding: bool,
+    may_slide: bool,
     /// The least parity, whatever is lost.
     parity_ppm: u32,
     protection: Protection,
@@ -127,6 +133,8 @@ struct Active {
     /// The first chunk of a data batch.
     first: ChunkRef,
     first_packet_id: PacketId,
+    /// How its parity is computed.
+    code: Code,
     /// By exclusive or: of the batch.
     parity_count: usize,
     /// Parity packets per million data packets, at least.
@@ -143,11 +151,18 @@ struct Active {
 struct PendingParity {
     frame_id: FrameId,
     group_id: GroupId,
-    runs: Runs,
+    covers: Covers,
     parity_count: usize,
     /// By exclusive or: bytes of every body but the last, and of that.
     each: usize,
     last: usize,
+}
+
+/// What parity is of.
+#[derive(Clone, Copy, Debug)]
+enum Covers {
+    Group(Runs),
+    Window(Covered),
 }
 
 impl VideoSender {
@@ -156,6 +171,7 @@ impl VideoSender {
     #[must_use]
     pub fn new(config: &SenderConfig) -> Self {
         let pools = config.pool_sizes();
+        let may_slide = config.sliding && config.code == Code::ReedSolomon;
         let mut sender = Self {
             body_max: config.body_max(),
             protected_body_max: config.protected_body_max(),
@@ -175,6 +191,9 @@ impl VideoSender {
                 if config.code == Code::ReedSolomon { pools.group } else { 0 },
                 pools.parity_bytes,
             ),
+            sliding: Sliding::new(PARITIES_MAX, if may_slide { pools.parity_bytes } else { 0 }),
+            is_sliding: false,
+            may_slide,
             parity_ppm: 0,
             protection: Protection::new(config.retransmit_us_max),
             rtt_us: 0,
@@ -303,18 +322,23 @@ impl VideoSender {
         let sealed = match active.batch.kind {
             BatchKind::Data => self.seal_data(packet_id, &active, seal),
             BatchKind::Parity => {
-                let payload = match self.code {
-                    Code::Xor => self.parity.payload(active.written),
-                    Code::ReedSolomon => self.span.parity(active.written),
+                let at = active.written;
+                let (index, payload) = match active.code {
+                    Code::Xor => (at as u32, self.parity.payload(at)),
+                    Code::ReedSolomon => (at as u32, self.span.parity(at)),
+                    Code::Sliding => (self.sliding.row(at).into(), self.sliding.parity(at)),
                 };
-                let len = self.template.write(active.written as u32, payload, &mut self.scratch)?;
+                let len = self.template.write(index, payload, &mut self.scratch)?;
                 seal(&self.scratch[..len])
             }
             BatchKind::Retransmission => self.seal_retransmission(packet_id, seal),
         }?;
         match active.batch.kind {
             BatchKind::Data => self.counters.data_packets += 1,
-            BatchKind::Parity => self.counters.parity_packets += 1,
+            BatchKind::Parity => {
+                self.counters.parity_packets += 1;
+                self.counters.parity_sliding += u64::from(active.code == Code::Sliding);
+            }
             BatchKind::Retransmission => self.counters.retransmitted_packets += 1,
         }
         let body_len = if last { active.batch.last_body_len } else { active.batch.body_len };
@@ -437,6 +461,7 @@ impl Active {
             written: 0,
             first: ChunkRef { slot: 0, slice: 0, serial: 0, chunk: 0 },
             first_packet_id: PacketId(0),
+            code: Code::Xor,
             parity_count: 0,
             parity_ppm: 0,
             is_protected: false,
