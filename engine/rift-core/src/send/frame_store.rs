@@ -4,7 +4,7 @@
 //! [`ChunkRef`] finds the chunk it was made for or nothing, also after its slot was used for another
 //! frame.
 
-use super::template::{ROOM_BEHIND, Template, chunk_body_len};
+use super::template::{Template, chunk_body_len};
 use super::{PoolSizes, SliceMeta};
 use crate::message::VideoChunk;
 use crate::{FrameId, Timestamp};
@@ -239,12 +239,7 @@ impl FrameStore {
     pub(super) fn push_slice(&mut self, index: u16, meta: &SliceMeta, cut: Cut) -> Option<u16> {
         let slot = &mut self.slots[usize::from(index)];
         let buffer = slot.slices.len();
-        let bytes = slot.buffers.get_mut(buffer)?;
-        let len = bytes.len();
-        // Room to wrap the last chunk, where that costs nothing.
-        if bytes.capacity() - len >= ROOM_BEHIND {
-            bytes.resize(len + ROOM_BEHIND, 0);
-        }
+        let len = slot.buffers.get(buffer)?.len();
         let mut slice = SliceRecord {
             slice_index: meta.slice_index,
             last_slice: meta.last_slice,
@@ -297,15 +292,6 @@ impl FrameStore {
         }
         let slice = slot.slices.get(usize::from(chunk.slice))?;
         (chunk.chunk < slice.chunk_count).then_some((slot, slice))
-    }
-
-    /// The buffer in which a chunk lies, and where, if there is room around it for [`Template::wrap`].
-    #[inline]
-    pub(super) fn place_to_wrap(&mut self, chunk: ChunkRef) -> Option<(&mut [u8], core::ops::Range<usize>)> {
-        let (_, slice) = self.find(chunk)?;
-        let (payload, buffer) = (slice.payload(chunk.chunk), slice.buffer);
-        let bytes = &mut self.slots[usize::from(chunk.slot)].buffers[buffer];
-        Template::fits_around(&payload, bytes.len()).then_some((bytes, payload))
     }
 
     /// When a chunk was last asked for again; [`Timestamp::NEVER`] if it was not.

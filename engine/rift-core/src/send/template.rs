@@ -35,15 +35,6 @@ pub(super) struct Template {
     /// At the end, not the start: see [`write`](Self::write).
     tail: [u8; TAIL_MAX],
     tail_len: usize,
-    around: Around,
-}
-
-/// The bytes on both sides of a payload: as many before it as there are at most, and behind it. Those that are not of
-/// the body are of no account.
-#[derive(Clone, Debug)]
-struct Around {
-    before: [u8; HEAD_MAX],
-    behind: [u8; TAIL_MAX],
 }
 
 impl Template {
@@ -56,7 +47,6 @@ impl Template {
         payload_len: 0,
         tail: [0; TAIL_MAX],
         tail_len: 0,
-        around: Around { before: [0; HEAD_MAX], behind: [0; TAIL_MAX] },
     };
 
     /// For the chunks of a slice with payloads of `payload_len` bytes. The index and payload of
@@ -82,8 +72,6 @@ impl Template {
         w.varint_field(101, fields.last_slice.into());
         w.varint_field(102, fields.reference_distance.into());
         t.tail_len = w.len();
-        t.around = Around { before: t.head, behind: t.tail };
-        t.around.before.rotate_right(HEAD_MAX - t.head_len);
         t.tail.rotate_right(TAIL_MAX - t.tail_len);
         t
     }
@@ -169,53 +157,6 @@ impl Template {
     }
 }
 
-impl Template {
-    /// Whether a payload at `payload` in a buffer of `len` bytes has room around it for [`wrap`](Self::wrap).
-    #[inline]
-    pub(super) const fn fits_around(payload: &core::ops::Range<usize>, len: usize) -> bool {
-        payload.start >= HEAD_MAX && payload.end + TAIL_MAX <= len
-    }
-
-    /// Gives `seal` the body with `counter` and the payload that lies at `payload` in `buffer`. The body is put together
-    /// there, over the payload's neighbours, which are put back afterwards: a chunk is not copied but by sealing it.
-    ///
-    /// `None` if [there is no room](Self::fits_around), or the payload has another length.
-    #[inline]
-    pub(super) fn wrap<R>(
-        &self,
-        counter: u32,
-        buffer: &mut [u8],
-        payload: core::ops::Range<usize>,
-        seal: impl FnOnce(&[u8]) -> R,
-    ) -> Option<R> {
-        if payload.len() != self.payload_len {
-            return None;
-        }
-        let (start, end) = (payload.start.checked_sub(HEAD_MAX)?, payload.end);
-        let neighbours = Around {
-            before: *buffer.get(start..)?.first_chunk()?,
-            behind: *buffer.get(end..)?.first_chunk()?,
-        };
-        let body = payload.start - self.head_len..end + self.tail_len;
-        put_around(buffer, start, end, &self.around);
-        let counter_at = body.start + self.counter_at;
-        write_counter(&mut buffer[counter_at..counter_at + self.counter_len], counter);
-        let sealed = seal(&buffer[body]);
-        put_around(buffer, start, end, &neighbours);
-        Some(sealed)
-    }
-}
-
-/// Writes what goes around a payload: from `start` on up to the payload, and from its `end` on.
-#[inline]
-fn put_around(buffer: &mut [u8], start: usize, end: usize, around: &Around) {
-    buffer[start..start + HEAD_MAX].copy_from_slice(&around.before);
-    buffer[end..end + TAIL_MAX].copy_from_slice(&around.behind);
-}
-
-/// Bytes that [`Template::wrap`] needs behind a payload.
-pub(super) const ROOM_BEHIND: usize = TAIL_MAX;
-
 /// Length of the body of a chunk with a payload of `payload_len` bytes, as [`Template::chunk`] makes
 /// it.
 pub(super) fn chunk_body_len(fields: &VideoChunk<'_>, payload_len: usize) -> usize {
@@ -293,17 +234,6 @@ mod tests {
             let mut out = vec![0xaa; template.body_len() + 3];
             prop_assert_eq!(template.body_len(), chunk_body_len(&expected, payload.len()));
             prop_assert_eq!(template.write(index, &payload, &mut out), Some(template.body_len()));
-            // Between neighbours the body is the same, and they are as before.
-            let slice: Vec<u8> = [&[7; HEAD_MAX][..], &payload, &[9; TAIL_MAX]].concat();
-            let at = HEAD_MAX..HEAD_MAX + payload.len();
-            let mut buffer = slice.clone();
-            let wrapped = template.wrap(index, &mut buffer, at.clone(), <[u8]>::to_vec);
-            prop_assert_eq!(wrapped.as_deref(), Some(&out[..template.body_len()]));
-            prop_assert_eq!(&buffer, &slice);
-            prop_assert!(Template::fits_around(&at, slice.len()));
-            prop_assert!(!Template::fits_around(&at, slice.len() - 1));
-            prop_assert_eq!(template.wrap(index, &mut buffer[1..], at.start - 1..at.end - 1, |_| ()), None);
-            prop_assert_eq!(template.wrap(index, &mut buffer[..slice.len() - 1], at, |_| ()), None);
             let body = &out[..template.body_len()];
             let Ok(Incoming::Media(MediaBody::Video(chunk))) = decode(body) else {
                 return Err(TestCaseError::fail("not a chunk"));

@@ -145,21 +145,12 @@ impl VideoSender {
             self.counters.parity_abandoned += u64::from(!fits);
             sealed
         } else {
-            let parity = if self.code == Code::Xor { Some(&mut self.parity) } else { None };
-            let seal = |body: &[u8]| {
-                let sealed = seal(body)?;
-                if let Some(parity) = parity {
-                    parity.accumulate(active.written, body);
-                }
-                Some(sealed)
-            };
-            if let Some((buffer, payload)) = self.store.place_to_wrap(chunk) {
-                template.wrap(chunk.chunk, buffer, payload, seal)??
-            } else {
-                let (slot, slice) = self.store.find(chunk)?;
-                template.write(chunk.chunk, slot.payload(slice, chunk.chunk), &mut self.scratch)?;
-                seal(&self.scratch[..len])?
+            template.write(chunk.chunk, slot.payload(slice, chunk.chunk), &mut self.scratch)?;
+            let sealed = seal(&self.scratch[..len])?;
+            if self.code == Code::Xor {
+                self.parity.accumulate(active.written, &self.scratch[..len]);
             }
+            sealed
         };
         self.history.record(packet_id, chunk);
         if let Some(active) = &mut self.active {
