@@ -130,6 +130,7 @@ impl VideoSender {
         let template = if last { &self.last_template } else { &self.template };
         let len = template.body_len();
         let frame_id = slot.frame_id;
+        // A body that parity needs later is put together where it is kept, and sealed from there.
         let sealed = if self.code == Code::ReedSolomon && active.is_protected && self.is_sliding {
             let place = self.sliding.next_place(packet_id, len)?;
             template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
@@ -137,7 +138,6 @@ impl VideoSender {
             self.sliding.push(packet_id, frame_id, len);
             sealed
         } else if self.code == Code::ReedSolomon && active.is_protected {
-            // Parity needs the body later, so that it is put together where it is kept.
             let place = self.span.next_place(len)?;
             template.write(chunk.chunk, slot.payload(slice, chunk.chunk), place)?;
             let sealed = seal(place)?;
