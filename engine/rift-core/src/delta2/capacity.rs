@@ -174,7 +174,7 @@ impl Capacity {
 
     fn measure(&self, noise_us: f64) -> Option<Sample> {
         let t = &self.train;
-        if t.packets < PACKETS_MIN {
+        if t.packets < 2 {
             return None;
         }
         let mut span_us = t.last_arrived_us.saturating_sub(t.first_arrived_us) as f64;
@@ -191,6 +191,10 @@ impl Capacity {
         span_us += t.first_waited_us.min(FIRST_NOISE * noise_us);
         let fair_us = (span_us - LAST_NOISE * noise_us).max(span_us / 2.0).max(SPAN_US_MIN);
         let bits = bytes * 8e6;
+        if t.packets < PACKETS_MIN {
+            // Two or three packets are soon held up, which says nothing, but hardly come too early.
+            return Some(Sample::AtLeast(bits / (fair_us.max(sent_us) + noise_us)));
+        }
         if fair_us > sent_us * STRETCH + STRETCH_US {
             Some(Sample::Capacity(bits / fair_us))
         } else {

@@ -646,7 +646,7 @@ impl Delta2 {
         // Until something was measured, the first pace stays: it is what measures.
         let Some(capacity_bps) = self.capacity.bps() else { return };
         self.pace_bps = if self.capacity.keeps_up() && self.foreign_us <= LIMIT_US {
-            (PACE_GROWTH * capacity_bps).max(least)
+            (PACE_GROWTH * capacity_bps).max(self.rivalry.whole_bps()).max(least)
         } else {
             // Above the capacity only as far as it takes to see the train stretched.
             least.min(PACE_OVER * capacity_bps).max(capacity_bps)
