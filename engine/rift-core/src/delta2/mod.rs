@@ -38,7 +38,7 @@ const CAUTION_MAX: f64 = 3.0;
 /// So much deviation is that of a steady path.
 const SCATTER: f64 = 0.04;
 /// Caution is learned from congestion, and forgotten with this half life, in microseconds.
-const CAUTION_STEP: f64 = 0.6;
+const CAUTION_STEP: f64 = 0.8;
 const CAUTION_HALF_LIFE_US: f64 = 4e6;
 /// Below this part of its goal the rate is multiplied, above it added to.
 const NEAR: f64 = 0.93;
@@ -98,6 +98,9 @@ const PACE_GROWTH: f64 = 1.5;
 const PACE_FREE: f64 = 400e6;
 /// A congestion's rate limits the ramp until the path has been calm for this long, in microseconds.
 const CALM_US: u64 = 2_000_000;
+/// A queue that takes several steps to drain is one congestion: the rate before its first step is forgotten with this
+/// half life, in microseconds.
+const BEFORE_HALF_LIFE_US: f64 = 500_000.0;
 /// And the last frames count for what is sent, not only their mean, if there was none for this long.
 const BOLD_US: u64 = 10_000_000;
 /// A capacity so much higher than at the last congestion is another path.
@@ -473,7 +476,11 @@ impl Delta2 {
             } else {
                 // Whoever else is there must not be met by a ramp.
                 let capacity_bps = self.capacity.bps().unwrap_or(self.rate_bps);
-                self.congestion = Some((self.rate_bps, capacity_bps, now));
+                // But whoever is gone took a share that is free again.
+                let is_gone = seen.queue_us <= LIMIT_US;
+                let free_bps = if is_gone { self.rivalry.whole_bps() } else { 0.0 };
+                let rate = self.rate_bps.max(free_bps);
+                self.congestion = Some((rate, capacity_bps, now));
             }
             self.note(now, reason);
         }
@@ -552,7 +559,11 @@ impl Delta2 {
         let left = BETA.min(1.0 - drain);
         let share = self.capacity.bps().map_or(f64::INFINITY, |c| c * (DRAIN_SHARE - drain));
         let capacity = self.capacity.bps().unwrap_or(self.rate_bps);
-        self.congestion = Some((self.rate_bps, capacity, now));
+        let before = match self.congestion {
+            Some((rate, _, at)) => rate * 0.5f64.powf(now.micros_since(at) as f64 / BEFORE_HALF_LIFE_US),
+            None => 0.0,
+        };
+        self.congestion = Some((self.rate_bps.max(before), capacity, now));
         let least_bps = self.rivalry.test_least_bps(now).min(self.rate_bps);
         self.rate_bps = (left * self.rate_bps).min(share).max(least_bps);
         Some(Reason::Queue)
@@ -646,7 +657,7 @@ impl Delta2 {
         // Until something was measured, the first pace stays: it is what measures.
         let Some(capacity_bps) = self.capacity.bps() else { return };
         self.pace_bps = if self.capacity.keeps_up() && self.foreign_us <= LIMIT_US {
-            (PACE_GROWTH * capacity_bps).max(self.rivalry.whole_bps()).max(least)
+            (PACE_GROWTH * capacity_bps).max(least)
         } else {
             // Above the capacity only as far as it takes to see the train stretched.
             least.min(PACE_OVER * capacity_bps).max(capacity_bps)
