@@ -18,7 +18,7 @@ mod trace;
 pub use ladder::Scale;
 pub use trace::{DecisionTrace, PathState, Reason};
 
-use crate::feedback::{Fate, InFlight, PacketKind, PacketOutcome, ReportSummary, SentPacket};
+use crate::feedback::{Fate, InFlight, LossRuns, PacketKind, PacketOutcome, ReportSummary, SentPacket};
 use crate::{Bitrate, FrameId, Timestamp};
 use capacity::Capacity;
 use compete::{Rivalry, Seen};
@@ -69,6 +69,8 @@ const LIMIT_PER_NOISE: f64 = 0.75;
 const RISING_SHARE: f64 = 0.5;
 /// Loss without delay below this is the air's, not the queue's.
 const LOSS_MAX: f64 = 0.10;
+/// Of the packets that are lost in a row behind the first, so much room more is left, as a share of what is lost.
+const ROOM_PER_LOST: f64 = 0.4;
 /// Beside a rival: the share of the whole that is taken, a little less than half, because the rival's own
 /// control keeps the queue full and every packet beyond is lost.
 const RIVAL_SHARE: f64 = 0.45;
@@ -172,6 +174,7 @@ pub struct Delta2 {
     pace_bps: f64,
     rtt_min_us: RttMin,
     loss: f64,
+    runs: LossRuns,
     mark: f64,
     updated_at: Timestamp,
     reduced_at: Timestamp,
@@ -241,6 +244,7 @@ impl Delta2 {
             pace_bps: rate_bps * PACE_FIRST,
             rtt_min_us: RttMin { began: Timestamp::ZERO, current_us: u64::MAX, before_us: u64::MAX },
             loss: 0.0,
+            runs: LossRuns::default(),
             mark: 0.0,
             updated_at: Timestamp::ZERO,
             reduced_at: Timestamp::ZERO,
@@ -280,6 +284,7 @@ impl Delta2 {
         let packet = &outcome.packet;
         // Over about 200 packets: with less, one lost frame of a random loss would look like a flood.
         self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
+        self.runs.on_packet(outcome.is_lost());
         let Fate::Arrived { delay_us, marked, .. } = outcome.fate else {
             if self.loss < LOSS_MAX && !self.is_queued() {
                 self.capacity.on_lost(packet);
@@ -592,7 +597,9 @@ impl Delta2 {
 
     fn grow(&mut self, now: Timestamp, dt_us: f64) -> Option<Reason> {
         let capacity_bps = self.capacity.bps()?;
-        let share = SHARE * (1.0 - self.loss.min(LOSS_MAX));
+        // What is lost in a row is sent again in a row, and frames wait behind it.
+        let room = self.loss * (1.0 + ROOM_PER_LOST * (self.runs.mean() - 1.0));
+        let share = SHARE * (1.0 - room.min(LOSS_MAX));
         let careful = (1.0 - self.caution * (self.capacity.deviation() - SCATTER).max(0.0)).max(0.3);
         self.lift(now, dt_us);
         let goal = (share * careful * self.lift).min(LIFT_SHARE_MAX.max(share * careful)) * capacity_bps;

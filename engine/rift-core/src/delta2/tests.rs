@@ -24,7 +24,8 @@ struct Model {
     /// Percent of the target that the content needs.
     content: f64,
     loss: u64,
-    /// Parity for each packet.
+    /// How many packets are lost in a row.
+    row: u64,
     /// The most that jitter holds a packet back, in microseconds; the order is kept.
     jitter_us: u64,
     last_arrival: u64,
@@ -60,6 +61,7 @@ impl Model {
             frame: 0,
             content: 1.0,
             loss: 0,
+            row: 1,
             redundancy: 0.0,
             jitter_us: 0,
             last_arrival: 0,
@@ -120,7 +122,8 @@ impl Model {
             self.history.on_sent(packet);
             self.delta.on_sent(&packet);
             self.busy_us = self.busy_us.max(sent as f64) + f64::from(BYTES) * 8e6 / self.capacity_bps;
-            let lost = self.loss > 0 && self.next_id % 100 < self.loss;
+            // 37 scatters what is lost of each 100.
+            let lost = self.next_id / self.row * 37 % 100 < self.loss;
             let jitter_us = self.rng.u64(0..=self.jitter_us).saturating_sub(self.jitter_us / 2);
             self.last_arrival = self.last_arrival.max(self.busy_us as u64 + DELAY_US + jitter_us);
             arrivals.push((!lost).then_some(self.last_arrival));
@@ -323,6 +326,41 @@ fn a_rival_is_competed_with_until_it_is_gone() {
     assert!((5.0..=9.5).contains(&model.mbps()), "{}", model.mbps());
     model.seconds(1.0);
     assert!(!model.delta.rivalry.is_on());
+    assert!(model.mbps() > 15.0, "its share is free: {}", model.mbps());
+}
+
+/// Proves R-CTRL-4: a queue that takes several steps to drain is one congestion, after which growth is bounded by what
+/// was before the first of them.
+#[test]
+fn what_a_short_burst_of_others_took_is_had_back_soon() {
+    let mut model = Model::new(20.0);
+    model.seconds(4.0);
+    model.rival_bps = 14e6;
+    model.seconds(0.25);
+    assert!(model.saw(Reason::Queue) >= 2 && model.mbps() < 9.0, "{}", model.mbps());
+    model.rival_bps = 0.0;
+    model.seconds(0.6);
+    assert!(model.mbps() > 13.0, "{}", model.mbps());
+}
+
+/// Proves R-CTRL-3: what is lost in a row leaves room for what is sent again.
+#[test]
+fn losses_in_a_row_leave_room() {
+    let rate = |row: u64| {
+        let mut model = Model::new(20.0);
+        (model.loss, model.row) = (2, row);
+        model.seconds(6.0);
+        let mut sum = 0.0;
+        for _ in 0..600 {
+            model.frame();
+            sum += model.mbps() / 600.0;
+        }
+        assert_eq!(model.saw(Reason::Loss), 0);
+        (model.delta.runs.mean(), sum)
+    };
+    let ((one, single), (eight, rows)) = (rate(1), rate(8));
+    assert!(one < 1.1 && eight > 7.0, "{one} {eight}");
+    assert!((0.9..0.97).contains(&(rows / single)), "{rows} {single}");
 }
 
 /// Proves R-CTRL-9: whoever only gives way slowly is not competed with for long, and a rival that stays is tested less and
@@ -409,6 +447,34 @@ fn one_gap_is_a_stall() {
     // 1250 bytes every 500 us are 20 Mbit/s.
     assert!((19e6..21e6).contains(&feed(1, 20_000).unwrap()));
     assert!((18e6..22e6).contains(&feed(2, 0).unwrap()));
+}
+
+/// Proves R-CTRL-2: frames of two packets find a path again that carries more, and never make it look slower.
+#[test]
+fn small_frames_only_raise_the_capacity() {
+    let feed = |capacity: &mut Capacity, frames: core::ops::Range<u64>, packets: u64, apart_us: u64| {
+        for (frame, i) in frames.flat_map(|frame| (0..packets).map(move |i| (frame, i))) {
+            let packet = SentPacket {
+                frame: FrameId(frame),
+                bytes: 1_250,
+                sent_at: Timestamp::from_micros(frame * 100_000),
+                ..SentPacket::default()
+            };
+            let arrived_us = frame * 100_000 + i * apart_us;
+            let fate = Fate::Arrived { arrived_us, delay_us: 0, marked: false };
+            capacity.on_outcome(&PacketOutcome { packet, fate }, 0.0, 0.0);
+        }
+        capacity.bps()
+    };
+    let mut capacity = Capacity::default();
+    // 10 Mbit/s.
+    let first = feed(&mut capacity, 0..20, 20, 1_000).unwrap();
+    assert!((9e6..11e6).contains(&first), "{first}");
+    let held_up = feed(&mut capacity, 20..40, 2, 8_000).unwrap();
+    assert!(held_up >= 0.99 * first, "{held_up}");
+    // 20 Mbit/s.
+    let found = feed(&mut capacity, 40..60, 2, 500).unwrap();
+    assert!((18e6..21e6).contains(&found), "{found}");
 }
 
 proptest! {

@@ -12,10 +12,12 @@
 //! ```
 
 mod delay;
+mod runs;
 mod schedule;
 mod sent;
 
 pub use delay::DelayBase;
+pub use runs::LossRuns;
 pub use schedule::ReportSchedule;
 pub use sent::{InFlight, ReportSummary, SentHistory};
 

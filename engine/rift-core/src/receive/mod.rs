@@ -68,6 +68,11 @@ const RTT_INITIAL_US: u64 = 30_000;
 
 /// Whether `span_us` have passed since `since`. A clock that has jumped backwards counts as passed, so
 /// that nothing waits for the clock to catch up.
+/// Packets over which their distance is averaged.
+const SPACING_PACKETS: f32 = 64.0;
+/// Packets that are further apart than this do not follow each other, in microseconds.
+const SPACING_MAX_US: u64 = 5_000;
+
 fn passed(now: Timestamp, since: Timestamp, span_us: u64) -> bool {
     now < since || now.micros_since(since) >= span_us
 }
@@ -123,6 +128,8 @@ pub struct VideoReceiver {
     parity_frame: u64,
     /// How long the path stands still at times without losing anything, in microseconds.
     stall_us: u64,
+    /// How far packets that follow each other are apart, in microseconds.
+    spacing_us: f32,
     /// When the frame that was handed out last is to be shown.
     last_show_at: Timestamp,
     /// When the wait for the newest frame ends.
@@ -152,6 +159,7 @@ impl VideoReceiver {
             parity_overhead: (0, 1),
             parity_frame: 0,
             stall_us: 0,
+            spacing_us: 0.0,
             last_show_at: Timestamp::ZERO,
             patience_ends: Timestamp::NEVER,
             reported_at: None,
@@ -359,6 +367,7 @@ impl VideoReceiver {
         let by = if by == RecoveredBy::Nothing && resent { RecoveredBy::Retransmission } else { by };
         if follows && by == RecoveredBy::Nothing {
             self.learn_stall(now, at);
+            self.learn_spacing(now, at);
         }
         let placed = self.frames.place(now, chunk, by)?;
         self.window.note_video(id, at, body, chunk.payload, by == RecoveredBy::Parity);
@@ -609,6 +618,7 @@ impl VideoReceiver {
             sliding: &self.sliding,
             last: (self.parity_frame, self.parity_overhead.0),
             tail_us: self.tail_us(),
+            spacing_us: self.spacing_us,
         };
         let (window, frames) = (&mut self.window, &mut self.frames);
         let asked = self.repair.scan(now, window, frames, &hope, out);
@@ -617,6 +627,13 @@ impl VideoReceiver {
         self.counters.nacks_given_up += counted.given_up;
         self.counters.missing_untracked += counted.untracked;
         asked
+    }
+
+    /// The next packet in line has come.
+    fn learn_spacing(&mut self, now: Timestamp, at: Position) {
+        let Some(frame) = self.frames.frame(at.frame) else { return };
+        let gap_us = now.micros_since(frame.last_arrival).min(SPACING_MAX_US) as f32;
+        self.spacing_us += (gap_us - self.spacing_us) / SPACING_PACKETS;
     }
 
     /// The slice that was being received last, if its end has not come and was not missed yet: its newest

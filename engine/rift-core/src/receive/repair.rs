@@ -30,6 +30,8 @@ struct Missing {
     noticed: Timestamp,
     asked_at: Timestamp,
     tries: u8,
+    /// By how much later than the first answer this one comes, of those that were asked for together; in microseconds.
+    behind_us: u32,
 }
 
 /// What was counted while repairing.
@@ -93,9 +95,18 @@ pub(super) struct Hope<'a> {
     pub(super) last: (u64, u32),
     /// The rest of a frame and its parity come within this of the packet before, in microseconds.
     pub(super) tail_us: u64,
+    /// How far packets that follow each other are apart, in microseconds.
+    pub(super) spacing_us: f32,
 }
 
 impl Hope<'_> {
+    /// How much later than the first one the answer to the request after `asked` others comes, in microseconds: packets
+    /// that are asked for together come one behind the other, and to send them twice would hold up all.
+    fn behind_us(&self, asked: usize) -> u32 {
+        // The cast saturates.
+        (asked as f32 * self.spacing_us).min(self.round_trip.rtt_us as f32) as u32
+    }
+
     /// How many packets of `frame` parity is expected to bring, and until when more of it may come.
     fn of(&self, now: Timestamp, frame: &Frame, frames: &FrameTable) -> (u32, Timestamp) {
         let (last, count) = self.last;
@@ -177,7 +188,7 @@ impl Repair {
         let tracked = end.min(first.saturating_add(room));
         self.counters.untracked += end - tracked;
         for id in first..tracked {
-            self.missing.push(Missing { id, noticed, asked_at: Timestamp::ZERO, tries: 0 });
+            self.missing.push(Missing { id, noticed, asked_at: Timestamp::ZERO, tries: 0, behind_us: 0 });
         }
         self.unseen = true;
         self.due = Timestamp::ZERO;
@@ -236,10 +247,11 @@ impl Repair {
                         let before = missing.tries;
                         let patience = window.reorder_us();
                         let free = out.get_mut(asked);
-                        let kept = self.pursue(now, missing, patience, due, round_trip, free);
-                        if let Some(kept) = kept {
+                        let mut kept = self.pursue(now, missing, patience, due, round_trip, free);
+                        if let Some(kept) = &mut kept {
                             self.extend_reach(low, high);
                             if kept.tries > before {
+                                kept.behind_us = hope.behind_us(asked);
                                 asked += 1;
                                 note_asked(window.next_id(), low, high, frames);
                             }
@@ -250,8 +262,12 @@ impl Repair {
                                     let other = self.missing[place];
                                     let free = out.get_mut(asked);
                                     let again = self.pursue(now, other, patience, due, round_trip, free);
-                                    asked += usize::from(again.is_some_and(|a| a.tries > other.tries));
-                                    self.missing[place] = again.unwrap_or(other);
+                                    let mut again = again.unwrap_or(other);
+                                    if again.tries > other.tries {
+                                        again.behind_us = hope.behind_us(asked);
+                                        asked += 1;
+                                    }
+                                    self.missing[place] = again;
                                 }
                             }
                         }
@@ -314,7 +330,7 @@ impl Repair {
     ) -> Option<Missing> {
         let (since, wait_us) = match missing.tries {
             0 => (missing.noticed, patience_us),
-            _ => (missing.asked_at, round_trip.retry_us()),
+            _ => (missing.asked_at, round_trip.retry_us().saturating_add(missing.behind_us.into())),
         };
         if !passed(now, since, wait_us) {
             self.due = self.due.min(since.plus_micros(wait_us));

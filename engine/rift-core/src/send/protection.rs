@@ -8,21 +8,17 @@
 
 use super::losses::{COUNTS, Losses};
 use crate::fec::SHARDS_MAX;
-use crate::feedback::{Fate, PacketOutcome};
+use crate::feedback::{Fate, LossRuns, PacketOutcome};
 
 /// The share of packets lost is the mean over about this many, once there were so many.
 const LOSS_PACKETS: f64 = 2_000.0;
 /// And over no fewer than this: one loss among the first packets is no pattern.
 const LOSS_PACKETS_MIN: f64 = 250.0;
-/// Losses that end count this much for the mean of how many are lost in a row.
-const RUN_GAIN: f64 = 0.08;
 /// Below this share of packets lost there is no parity.
 const LOSS_MIN: f64 = 3e-4;
-/// What is lost in a row is not taken to be more than this, in packets.
-const RUN_MAX: f64 = 64.0;
 /// A frame that comes late is worth so many frames' bandwidth. Hairpin's trade-off, solved for the losses that
 /// paths have: at 1 % and a short round trip one parity per frame, at 5 % one for each five or six packets.
-const LATE_COST: f64 = 3.0;
+const LATE_COST: f64 = 3.4;
 /// The share of its period that a frame takes to arrive on a path that is used.
 const ARRIVAL_SHARE: f64 = 0.9;
 /// Until a loss is noticed and asked for, in microseconds.
@@ -66,10 +62,7 @@ pub(super) struct Protection {
     loss: f64,
     /// Packets that `loss` is the mean of.
     seen: f64,
-    /// Mean length of a run of lost packets.
-    run: f64,
-    /// Lost in a row now.
-    lost_in_row: u32,
+    runs: LossRuns,
     rtt_us: f64,
     period_us: f64,
     /// A frame that is whole this long after it was captured is in time, in microseconds.
@@ -101,8 +94,7 @@ impl Protection {
             is_on: false,
             loss: 0.0,
             seen: LOSS_PACKETS_MIN,
-            run: 1.0,
-            lost_in_row: 0,
+            runs: LossRuns::default(),
             rtt_us: 0.0,
             period_us: 16_667.0,
             deadline_us: deadline_us as f64 / 2.0,
@@ -137,17 +129,12 @@ impl Protection {
     pub(super) fn on_outcome(&mut self, outcome: &PacketOutcome, is_queued: bool) {
         let is_lost = outcome.fate == Fate::Lost;
         if is_queued {
-            self.lost_in_row = 0;
+            self.runs.forget_current();
             return;
         }
         self.seen = (self.seen + 1.0).min(LOSS_PACKETS);
         self.loss += (f64::from(u8::from(is_lost)) - self.loss) / self.seen;
-        if is_lost {
-            self.lost_in_row += 1;
-        } else if self.lost_in_row > 0 {
-            let run = f64::from(core::mem::take(&mut self.lost_in_row)).min(RUN_MAX);
-            self.run += RUN_GAIN * (run - self.run);
-        }
+        self.runs.on_packet(is_lost);
     }
 
     /// The path loses packets that did not wait in a queue.
@@ -175,7 +162,7 @@ impl Protection {
     /// How many frames before its own parity may reach back over: as many as may wait for it. Not longer than for a
     /// resend, and half of the deadline is for what nobody plans.
     pub(super) fn reach(&self) -> u64 {
-        if !self.is_needed() || self.length == 0.0 || self.run > RUN_SLIDING_MAX {
+        if !self.is_needed() || self.length == 0.0 || self.runs.mean() > RUN_SLIDING_MAX {
             return 0;
         }
         let spare_us = self.deadline_us - self.period_us * ARRIVAL_SHARE;
@@ -202,7 +189,7 @@ impl Protection {
 
     /// What costs least for so many packets, which is looked for once until the path changes.
     fn found(&mut self, packets: usize, is_sliding: bool) -> usize {
-        let path = [self.loss, self.run, self.rtt_us, self.period_us];
+        let path = [self.loss, self.runs.mean(), self.rtt_us, self.period_us];
         let reach = self.reach();
         let is_near = |(now, then): (&f64, &f64)| (now - then).abs() <= CHANGE_MIN * then;
         if !path.iter().zip(&self.found.path).all(is_near) || (is_sliding && reach != self.found.reach) {
@@ -224,7 +211,7 @@ impl Protection {
     fn cheapest(&self, packets: usize) -> usize {
         let most = (packets / PACKETS_PER_PARITY).clamp(usize::from(packets > 0), PARITIES_MAX);
         let late = LATE_COST * self.late_if_lost();
-        let mut losses = Losses::new(self.loss, self.run);
+        let mut losses = Losses::new(self.loss, self.runs.mean());
         (0..packets).for_each(|_| losses.add_packet());
         let mut best = (f64::INFINITY, 0);
         for parities in 0..=most {
@@ -244,7 +231,7 @@ impl Protection {
         let late = LATE_COST * self.late_if_lost();
         // By how many parities the frame has.
         let mut lost = [[0.0; COUNTS]; PARITIES_MAX + 1];
-        let mut losses = Losses::new(self.loss, self.run);
+        let mut losses = Losses::new(self.loss, self.runs.mean());
         (0..packets).for_each(|_| losses.add_packet());
         for lost in &mut lost[..=most] {
             *lost = losses.counts();

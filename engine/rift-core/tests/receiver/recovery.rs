@@ -88,6 +88,27 @@ fn a_gap_is_asked_for_once_patience_ends_and_again_after_a_little_more_than_a_ro
     assert_eq!(rig.receiver.counters().nacks, 3);
 }
 
+/// Proves R-REC-2: what is asked for together comes one behind the other, and is not asked for again before.
+#[test]
+fn the_last_of_many_answers_is_waited_for_longer() {
+    let mut rig = Rig::new();
+    let packets = rig.packets(FrameSpec::keyframe(0), 60_000);
+    // 1 ms apart, 10 of them lost.
+    for (i, packet) in packets.iter().enumerate().filter(|(i, _)| !(30..40).contains(i)) {
+        deliver(&mut rig.receiver, at(i as u64 * 1_000), packet).unwrap();
+    }
+    let end = packets.len() as u64 * 1_000;
+    let lost: Vec<u64> = packets[30..40].iter().map(|packet| packet.id.0).collect();
+    assert_eq!(rig.nacks(end), lost);
+    let again: Vec<u64> =
+        (end..end + 40_000).step_by(100).flat_map(|us| vec![us; rig.nacks(us).len()]).collect();
+    assert_eq!(again.len(), 10);
+    assert_eq!(again[0], end + 22_500);
+    let waited_us = again[9] - again[0];
+    // The distance is a mean over more packets than there were.
+    assert!((4_000..=9_000).contains(&waited_us), "nine packets behind: {waited_us}");
+}
+
 /// Proves R-REC-10.
 #[test]
 fn nothing_is_asked_for_that_is_of_no_use_when_it_arrives() {
