@@ -147,16 +147,16 @@ fn round(
     let relay = start_relay(lab, issuer, arguments)?;
     let started = Instant::now();
     let (mut sessions, flows) = steady_sessions(lab, issuer)?;
+    let mut targets = vec![Target::new(flows.clone(), settings(lab))];
     if is_xdp {
-        let mut own = Target::new(flows.clone(), settings(lab));
-        // A neighbour becomes known by what is sent to it.
-        own.take(lab, &Beside::Nothing)?;
+        // A neighbour becomes known by what is sent to it. The same target as below: sequences go on where these end, and
+        // are no replays.
+        targets[0].take(lab, &Beside::Nothing)?;
         lab.wait_for_fast_sessions(STEADY, false)?;
     }
     let bogus = BogusSenders::new(lab, issuer)?;
     let to = SocketAddrV4::new(RELAY, sessions::PORT);
     let rate = arguments.rate;
-    let mut targets = vec![Target::new(flows.clone(), settings(lab))];
     let mut turns = vec![Turn { target: 0, beside: Beside::Nothing }];
     for attack in Attack::ALL {
         let beside = match attack {

@@ -79,15 +79,13 @@ pub(super) fn take(
     for _ in 0..span.div_duration_f64(SLICE).ceil() as u32 {
         for (number, turn) in turns.iter().enumerate() {
             let results = targets[turn.target].take(lab, &turn.beside)?;
+            ensure!(results.received > 0, "nothing of {} datagrams arrived in turn {number}", results.sent);
             match all.get_mut(number) {
                 Some(sum) => sum.add(&results),
                 None => all.push(results),
             }
         }
         between()?;
-    }
-    for results in &all {
-        ensure!(results.received > 0, "nothing of {} datagrams arrived", results.sent);
     }
     Ok(all)
 }
