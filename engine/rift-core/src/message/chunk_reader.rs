@@ -12,7 +12,7 @@ use crate::FrameId;
 
 /// What stands before the payload must fit this, and so must what stands behind it:
 /// [`VideoChunk::OVERHEAD_MAX`] together.
-const EDGE: usize = 64;
+pub(crate) const EDGE: usize = 64;
 /// A varint of a `u32`, which no encoder makes longer.
 const INDEX_LEN_MAX: usize = 5;
 
@@ -24,7 +24,7 @@ pub struct ChunkReader {
 
 /// The look of a body.
 #[derive(Debug)]
-struct Look {
+pub(crate) struct Look {
     head: Edge,
     tail: Edge,
     body_len: usize,
@@ -52,6 +52,12 @@ impl ChunkReader {
             return Some(chunk);
         }
         self.read_new(body)
+    }
+
+    /// How a body looks that is like the one before.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<&Look> {
+        self.seen.as_ref()
     }
 
     #[cold]
@@ -88,9 +94,27 @@ impl Look {
         })
     }
 
+    /// Bytes of the body.
+    #[inline]
+    pub(crate) fn body_len(&self) -> usize {
+        self.body_len
+    }
+
+    /// Where the payload is, with at most [`EDGE`] bytes before and behind it.
+    #[inline]
+    pub(crate) fn payload(&self) -> core::ops::Range<usize> {
+        self.payload_at..self.payload_end
+    }
+
+    /// All but index and payload.
+    #[inline]
+    pub(crate) fn fields(&self) -> &VideoChunk<'static> {
+        &self.fields
+    }
+
     /// The chunk, if the body differs from this look in index and payload only.
     #[inline]
-    fn repeated<'a>(&self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
+    pub(crate) fn repeated<'a>(&self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
         if body.len() != self.body_len {
             return None;
         }
