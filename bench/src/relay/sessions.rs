@@ -41,6 +41,14 @@ impl Drop for Place {
     }
 }
 
+/// A program to be run in a namespace, which the kernel ends when the thread that starts it ends before it does: a bench that is
+/// killed leaves none behind.
+pub(super) fn bound(namespace: &Namespace, program: &str) -> Command {
+    let mut command = namespace.command("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
 /// A child, killed at the end.
 pub(super) struct Process(pub(super) Child);
 
@@ -96,7 +104,7 @@ impl Issuer {
                 self.key.public()
             ),
         )?;
-        let mut command = namespace.command("taskset");
+        let mut command = bound(namespace, "taskset");
         command.args(["-c", cores]).arg(&self.program).arg("--config").arg(&file).env("WAVRY_LOG", "error");
         Process::start(command, "listens on").context("wavry-relay")
     }
