@@ -81,10 +81,13 @@ impl Look {
         if !fits || !(1..=INDEX_LEN_MAX).contains(&index.len()) {
             return None;
         }
-        let same = |at: usize| at < payload_at && !index.contains(&at);
+        let (mut head, mut tail) = ([0; EDGE], [0; EDGE]);
+        head[..payload_at].fill(0xff);
+        head[index.clone()].fill(0);
+        tail[EDGE - tail_len..].fill(0xff);
         Some(Self {
-            head: Edge::of(body.first_chunk()?, same),
-            tail: Edge::of(body.last_chunk()?, |at| at >= EDGE - tail_len),
+            head: Edge { bytes: *body.first_chunk()?, mask: head },
+            tail: Edge { bytes: *body.last_chunk()?, mask: tail },
             body_len: body.len(),
             index_at: index.start,
             index: IndexShape::of(index.len()),
@@ -128,18 +131,15 @@ impl Look {
     }
 }
 
-/// The bytes at one end of a body, and which of them count.
+/// The bytes at one end of a body.
 #[derive(Debug)]
 struct Edge {
     bytes: [u8; EDGE],
+    /// All bits of those that count.
     mask: [u8; EDGE],
 }
 
 impl Edge {
-    fn of(bytes: &[u8; EDGE], counts: impl Fn(usize) -> bool) -> Self {
-        Self { bytes: *bytes, mask: core::array::from_fn(|at| if counts(at) { 0xff } else { 0 }) }
-    }
-
     /// Without a branch, so that it becomes a few wide instructions.
     #[inline]
     fn agrees(&self, other: &[u8; EDGE]) -> bool {
