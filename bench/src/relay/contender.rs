@@ -31,6 +31,8 @@ pub(super) const RECEIVER_PORT: u16 = 6000;
 /// Sockets at either end. Sessions share them, so that not every one needs its own.
 const SOCKETS: u16 = 64;
 
+/// Sessions that a relay has room for.
+pub(super) const ROOM: usize = 131_072;
 /// So many sessions show what it costs to find their state in memory.
 pub(super) const SHUFFLED: u32 = 100_000;
 
@@ -209,7 +211,7 @@ pub(super) fn start(
             };
             let extra = format!(
                 "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
-                 sessions = 131072\n{path}"
+                 sessions = {ROOM}\n{path}"
             );
             let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), &extra)?;
             let id = process.0.id();

@@ -31,7 +31,7 @@ use wavry_xdp::attach::Mode;
 use wavry_xdp::load::{Flow, Pace, Protocol, Settings, TAG};
 
 use super::contender::{self, Contender, FORWARDER_PORT, Running};
-use super::lab::{FLOOR_IN, Floor, Lab, RECEIVER, RELAY, SENDER, SENDER_DEVICE};
+use super::lab::{self, FLOOR_IN, Floor, Lab, RECEIVER, RELAY, SENDER, SENDER_DEVICE};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
 use attack::{Attack, BogusSenders, flood};
 use newcomers::{NEWCOMERS, Newcomers};
@@ -104,6 +104,11 @@ fn start_relay(lab: &Lab, issuer: &Issuer, arguments: &Arguments) -> anyhow::Res
     issuer.start_relay(&lab.relay, RELAY, &lab.both_cores(), &extra)
 }
 
+/// By itself a relay takes generic mode on a virtual cable; the floor has the relay's mode.
+fn xdp_mode(arguments: &Arguments) -> Mode {
+    if arguments.relay_config.contains("\"native\"") { Mode::Native } else { Mode::Generic }
+}
+
 /// All rounds of all that is measured.
 struct Found {
     floors: Vec<(Contender, Vec<Seen>)>,
@@ -126,6 +131,7 @@ fn floods(
         newcomers: Vec::new(),
     };
     for _ in 0..arguments.rounds {
+        lab::warm_memory().context("touching memory")?;
         // The first floor takes turns with the relay; the others have the relay's place to themselves.
         for (floor, seen) in found.floors.iter_mut().skip(1) {
             seen.push(measure_floor(*floor, arguments, lab, place, issuer)?);
@@ -153,7 +159,7 @@ fn round(
         // A neighbour becomes known by what is sent to it. The same target as below: sequences go on where these end, and
         // are no replays.
         targets[0].take(lab, &Beside::Nothing)?;
-        lab.wait_for_fast_sessions(STEADY, false)?;
+        lab.wait_for_fast_sessions(STEADY, xdp_mode(arguments) == Mode::Generic)?;
     }
     let bogus = BogusSenders::new(lab, issuer)?;
     let to = SocketAddrV4::new(RELAY, sessions::PORT);
@@ -166,7 +172,7 @@ fn round(
         };
         turns.push(Turn { target: 0, beside });
     }
-    let (floor, cable, flooded) = start_floor(lab, place, issuer, is_xdp)?;
+    let (floor, cable, flooded) = start_floor(arguments, lab, place, issuer, is_xdp)?;
     targets.push(floor_target(&floor, &settings(lab), cable));
     let attack = Attack::UnknownSessions;
     for beside in [Beside::Nothing, Beside::Flood(flooded, attack.kind(rate))] {
@@ -318,6 +324,7 @@ fn settings(lab: &Lab) -> Settings {
 
 /// What takes turns with the relay, the cable that leads to it, and a flood for it.
 fn start_floor(
+    arguments: &Arguments,
     lab: &Lab,
     place: &Place,
     issuer: &Issuer,
@@ -326,7 +333,7 @@ fn start_floor(
     let attack = Attack::UnknownSessions;
     if is_xdp {
         let Floor { through, last_hop, machine } = lab.floor.as_ref().context("there is no floor")?;
-        let running = contender::bare(machine, through, *last_hop, Mode::Native, STEADY)?;
+        let running = contender::bare(machine, through, *last_hop, xdp_mode(arguments), STEADY)?;
         let flood = flood(lab, attack, SocketAddrV4::new(RELAY, sessions::PORT), LEN);
         Ok((running, FLOOR_IN, Flow { ethernet: through.ethernet, ..flood }))
     } else {

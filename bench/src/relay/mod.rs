@@ -10,6 +10,7 @@
 //! round: it is not a forwarder's fault when the host of a virtual machine is slow to give some.
 
 mod contender;
+mod crowd;
 pub(crate) mod floods;
 mod lab;
 mod program;
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     /// Only these: part of a contender's name, several with commas.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Also bind so many sessions at one relay, once, and measure it with all of them taking turns. 100,000 take a minute.
+    #[arg(long, value_name = "SESSIONS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    crowd: Option<u32>,
     /// The relay's program; the one beside this program unless given.
     #[arg(long, value_name = "FILE")]
     relay: Option<PathBuf>,
@@ -123,6 +127,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     let mut report = table.report();
+    if let Some(count) = arguments.crowd {
+        crowd::measure(count, &lab, &place, &issuer, arguments, &mut report)
+            .with_context(|| format!("measuring {count} sessions"))?;
+    }
     let most = touching.iter().copied().fold(0.0, f64::max);
     report.note("the machine: a page that was free, at most", Estimate::of(vec![most]), "ns");
     for (what, time) in program::refusing(&lab).context("running the program by itself")? {
