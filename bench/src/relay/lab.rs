@@ -249,7 +249,7 @@ fn lay_floor(
 /// touches it, which takes longer than a datagram, and may lose again what is free for seconds: a forwarder whose datagrams take ever new
 /// pages would be measured by that, several times as slow, for as long as the host is not done.
 pub(super) fn warm_memory() -> anyhow::Result<f64> {
-    const MOST: usize = 2 << 30;
+    const MOST: usize = 1 << 30;
     const CHUNK: usize = 1 << 20;
     let info = fs::read_to_string("/proc/meminfo")?;
     let available = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));

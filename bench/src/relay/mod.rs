@@ -7,7 +7,7 @@
 //! Processor time is that of the kernel thread that receives on the relay's core and of the forwarder's threads
 //! (`/proc/PID/schedstat`), at saturation: packets are received, forwarded and sent in these threads and nowhere else on that core. A
 //! contender that leaves its core idle at saturation was limited by the generator; its rate is then marked. Memory is touched before each
-//! round: it is not a forwarder's fault when the host of a virtual machine is slow to give some.
+//! contender: it is not a forwarder's fault when the host of a virtual machine is slow to give some.
 
 mod contender;
 mod crowd;
@@ -120,8 +120,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut table = Table { rows: contenders.iter().map(|&contender| (contender, Vec::new())).collect() };
     let mut touching = Vec::new();
     for _ in 0..arguments.rounds {
-        touching.push(lab::warm_memory().context("touching memory")?);
         for (contender, rounds) in &mut table.rows {
+            touching.push(lab::warm_memory().context("touching memory")?);
             let figures = measure(*contender, &lab, &place, &issuer, arguments);
             rounds.push(figures.with_context(|| format!("measuring {}", contender.name()))?);
         }
