@@ -8,15 +8,14 @@
 //! length in the same blocks: what is above it is the transport's, what is not is the kernel's.
 
 mod floor;
+mod loops;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use rustix::time::{ClockId, clock_gettime};
+use anyhow::{Context, bail};
 use wavry_netns::{Namespace, cable, unavailable};
 use wavry_runtime::clock::Clock;
 use wavry_runtime::cores;
@@ -24,21 +23,14 @@ use wavry_runtime::transport::{Transmit, Transport};
 use wavry_runtime::uring::UringUdpConfig;
 use wavry_xdp::choice::{AnyTransport, TransportChoice, TransportConfig, open};
 
-use crate::estimate::{Estimate, median_ns};
+use crate::estimate::Estimate;
 use crate::machine::Machine;
 use crate::report::Report;
+use loops::{ACKNOWLEDGE_LEN, End, Figure, number_of};
 
 const PORT: u16 = 4810;
-/// Bytes of the echo, about what an input message comes to.
-const ECHO_LEN: usize = 64;
-/// Bytes of a datagram of the stream, and how many make a batch.
-const STREAM_LEN: usize = 1200;
-const BATCH: usize = 32;
-/// Datagrams in flight at most: less than the rings hold.
-const WINDOW: u64 = 512;
-/// Ends the far side.
-const STOP_LEN: usize = 1;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a turn may wait.
+const TURN_NS: u64 = 100_000_000;
 /// Busy polling is what bypassing is for: there it must not lose.
 const GOAL: f64 = 1.0;
 
@@ -119,11 +111,6 @@ struct Lab {
     far: Namespace,
 }
 
-struct Figure {
-    round_trip_ns: f64,
-    cpu_per_packet_ns: f64,
-}
-
 impl Lab {
     fn new() -> anyhow::Result<Self> {
         let lab = Self { near: Namespace::new("near")?, far: Namespace::new("far")? };
@@ -153,31 +140,47 @@ impl Lab {
                 ..UringUdpConfig::new(SocketAddr::from(([10, 79, number, end], PORT)))
             },
         };
+        let (far, near) = (config(2), config(1));
+        self.run(
+            || {
+                let transport = open(&far)?;
+                let address = transport.local_addr();
+                Ok((Carried { transport, to: None }, address))
+            },
+            |to| Ok(Carried { transport: open(&near)?, to: Some(to) }),
+            samples,
+            batches,
+        )
+    }
+
+    /// Opens the far end, then the near one with what the far one told, each on a core of its own; measures, and closes both.
+    fn run<F: End, N: End, T: Send>(
+        &self,
+        open_far: impl FnOnce() -> anyhow::Result<(F, T)> + Send,
+        open_near: impl FnOnce(T) -> anyhow::Result<N> + Send,
+        samples: usize,
+        batches: usize,
+    ) -> anyhow::Result<Figure> {
         let allowed = cores::allowed()?;
         let (here, there) = (allowed[0], allowed[allowed.len() - 1]);
+        let enter = |machine: &Namespace, core| -> anyhow::Result<()> {
+            machine.enter()?;
+            cores::pin_to(core)?;
+            cores::raise_priority(false);
+            Ok(())
+        };
         thread::scope(|scope| {
             let (tell, told) = mpsc::channel();
-            let (far_config, near_config) = (config(2), config(1));
             let far = scope.spawn(move || -> anyhow::Result<()> {
-                self.far.enter()?;
-                cores::pin_to(there)?;
-                cores::raise_priority(false);
-                let transport = open(&far_config)?;
-                tell.send(transport.local_addr())?;
-                answer(transport)
+                enter(&self.far, there)?;
+                let (end, word) = open_far()?;
+                tell.send(word).ok().context("the near end is gone")?;
+                loops::answer(end)
             });
             let near = scope.spawn(move || -> anyhow::Result<Figure> {
-                let to = told.recv().context("the far end did not start")?;
-                self.near.enter()?;
-                cores::pin_to(here)?;
-                cores::raise_priority(false);
-                let mut end = Near { transport: open(&near_config)?, to };
-                end.settle()?;
-                let round_trip_ns = end.round_trips(samples)?;
-                let cpu_per_packet_ns = end.stream(batches)?;
-                end.send(STOP_LEN, 1)?;
-                end.transport.turn(Some(Clock.now() + 5_000_000))?;
-                Ok(Figure { round_trip_ns, cpu_per_packet_ns })
+                let word = told.recv().context("the far end did not start")?;
+                enter(&self.near, here)?;
+                loops::measure(open_near(word)?, samples, batches)
             });
             let figure = near.join().unwrap_or_else(|_| bail!("the near end panicked"));
             let ended = far.join().unwrap_or_else(|_| bail!("the far end panicked"));
@@ -186,125 +189,35 @@ impl Lab {
     }
 }
 
-/// The far end: sends small datagrams back, counts large ones and tells how many came.
-fn answer(mut transport: AnyTransport) -> anyhow::Result<()> {
-    let mut counted = 0u64;
-    let end = Instant::now() + 12 * PATIENCE;
-    loop {
-        ensure!(Instant::now() < end, "the near end never said stop");
-        transport.turn(Some(Clock.now() + 100_000_000))?;
-        let (mut echo, mut acknowledge) = (None, None);
-        while let Some(batch) = transport.poll_receive() {
-            let from = batch.from;
-            for datagram in batch.datagrams() {
-                match datagram.len() {
-                    STOP_LEN => return Ok(()),
-                    ECHO_LEN => echo = Some(from),
-                    _ => {
-                        counted += 1;
-                        acknowledge = Some(from);
-                    }
-                }
-            }
-        }
-        if let Some(to) = echo
-            && let Some(slot) = transport.acquire()
-        {
-            transport.commit(slot, Transmit::datagram(to, ECHO_LEN));
-        }
-        if let Some(to) = acknowledge
-            && let Some(mut slot) = transport.acquire()
-        {
-            slot[..8].copy_from_slice(&counted.to_be_bytes());
-            transport.commit(slot, Transmit::datagram(to, 8));
-        }
-    }
-}
-
-/// The near end, which measures.
-struct Near {
+/// A transport of the engine. Who answers knows where to by who sent last.
+struct Carried {
     transport: AnyTransport,
-    to: SocketAddr,
+    to: Option<SocketAddr>,
 }
 
-impl Near {
-    fn send(&mut self, len: usize, count: usize) -> anyhow::Result<()> {
-        let slot = self.transport.acquire().context("all send slots are in flight")?;
-        self.transport.commit(slot, Transmit::batch(self.to, len * count, len));
-        Ok(())
+impl End for Carried {
+    fn send(&mut self, len: usize, count: usize, number: u64) -> anyhow::Result<bool> {
+        let to = self.to.context("nobody has sent anything")?;
+        let Some(mut slot) = self.transport.acquire() else { return Ok(false) };
+        if len == ACKNOWLEDGE_LEN {
+            slot[..ACKNOWLEDGE_LEN].copy_from_slice(&number.to_be_bytes());
+        }
+        self.transport.commit(slot, Transmit::batch(to, len * count, len));
+        Ok(true)
     }
 
-    /// The last datagram that a turn brings: its length and first eight bytes.
-    fn turn(&mut self) -> anyhow::Result<Option<(usize, u64)>> {
-        self.transport.turn(Some(Clock.now() + 100_000_000))?;
-        let mut last = None;
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(self.transport.flush()?)
+    }
+
+    fn turn(&mut self, mut on_datagram: impl FnMut(usize, u64)) -> anyhow::Result<()> {
+        self.transport.turn(Some(Clock.now() + TURN_NS))?;
         while let Some(batch) = self.transport.poll_receive() {
+            self.to = Some(batch.from);
             for datagram in batch.datagrams() {
-                let number = datagram.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-                last = Some((datagram.len(), number));
+                on_datagram(datagram.len(), number_of(datagram));
             }
-        }
-        Ok(last)
-    }
-
-    /// Goes on until both ends know each other's Ethernet address and nothing is under way.
-    fn settle(&mut self) -> anyhow::Result<()> {
-        let end = Instant::now() + PATIENCE;
-        let mut answered = 0;
-        while answered < 50 {
-            ensure!(Instant::now() < end, "no answer from the far end");
-            self.send(ECHO_LEN, 1)?;
-            answered += usize::from(self.turn()?.is_some());
         }
         Ok(())
     }
-
-    /// The median of `samples` round trips, in nanoseconds.
-    fn round_trips(&mut self, samples: usize) -> anyhow::Result<f64> {
-        let mut times = Vec::with_capacity(samples);
-        for _ in 0..samples {
-            let start = Instant::now();
-            self.send(ECHO_LEN, 1)?;
-            while self.turn()?.is_none() {
-                ensure!(start.elapsed() < PATIENCE, "an echo was lost");
-            }
-            times.push(start.elapsed());
-        }
-        Ok(median_ns(&mut times))
-    }
-
-    /// Streams batches and returns the processor time that this process spent per datagram, in nanoseconds.
-    fn stream(&mut self, batches: usize) -> anyhow::Result<f64> {
-        let total = (batches * BATCH) as u64;
-        let (mut sent, mut acknowledged) = (0u64, 0u64);
-        let mut progress = Instant::now();
-        let before = process_time();
-        while acknowledged < total {
-            while sent < total && sent - acknowledged + BATCH as u64 <= WINDOW {
-                if self.send(STREAM_LEN, BATCH).is_err() {
-                    break;
-                }
-                sent += BATCH as u64;
-            }
-            match self.turn()? {
-                Some((8, number)) if number > acknowledged => {
-                    acknowledged = number;
-                    progress = Instant::now();
-                }
-                _ => ensure!(
-                    progress.elapsed() < PATIENCE,
-                    "{} of {sent} datagrams were lost: {:?}",
-                    sent - acknowledged,
-                    self.transport.counters()
-                ),
-            }
-        }
-        Ok((process_time() - before).as_nanos() as f64 / total as f64)
-    }
-}
-
-/// Processor time of all threads of this process, what the kernel did on their behalf included.
-fn process_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

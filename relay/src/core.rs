@@ -21,7 +21,7 @@ use rift_relay::wire::{Forward, Header, Kind, Role, SessionId};
 pub use crate::challenge::CHALLENGE_LIFE_MS;
 use crate::challenge::ChallengeKeys;
 use crate::drop_reason::DropReason;
-use crate::limits::{AddressLimits, Budget};
+use crate::limits::{AddressLimits, Budget, NETWORK_PLACES, PROOF_PLACES};
 use crate::verify::{Grant, Outcome, Policy, RelayKey};
 pub use fast::FastCommand;
 use fast::FastTable;
@@ -159,7 +159,7 @@ impl Relay {
             free: (0..sessions as u32).rev().collect(),
             addresses: AddressLimits::new(
                 siphash::key(std::array::from_fn(|i| secret[32 + i])),
-                sessions.max(1024),
+                [PROOF_PLACES, NETWORK_PLACES],
                 limits.proofs_per_second,
                 limits.proofs_burst,
                 limits.violations,
@@ -175,7 +175,8 @@ impl Relay {
         }
     }
 
-    /// Bytes that it takes at most, all of them at construction.
+    /// Bytes that sessions take at most, all of them at construction. What limits addresses is the same for any number of sessions, half a
+    /// megabyte, and not among them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let index = self.index.capacity() * (size_of::<(SessionId, u32)>() + 1) * 8 / 7;

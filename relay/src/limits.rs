@@ -10,6 +10,11 @@ use rift_relay::siphash::{self, SipKey};
 
 /// Entries that share a place.
 const WAYS: usize = 4;
+/// Sets of entries, however many sessions there may be: the budget of an address is full again two seconds after its last proof, and then its
+/// entry says nothing; so many can be verified meanwhile. Networks are blocked for a minute, but there are fewer that offend.
+pub const PROOF_PLACES: usize = 2048;
+/// The same for networks.
+pub const NETWORK_PLACES: usize = 1024;
 /// Span over which violations of a network are counted.
 const VIOLATION_SPAN_NS: u64 = 60_000_000_000;
 /// How long a network stays blocked.
@@ -111,13 +116,19 @@ pub struct AddressLimits {
 }
 
 impl AddressLimits {
-    /// Tables with `places` sets of four entries; `per_second` proofs and `burst` at once for each IPv4 address or
+    /// Tables with so many sets of four entries, for addresses and for networks; `per_second` proofs and `burst` at once for each IPv4 address or
     /// IPv6 /64; a /24 or /48 is blocked for a minute after `violations_max` within one.
     #[must_use]
-    pub fn new(secret: SipKey, places: usize, per_second: u32, burst: u32, violations_max: u32) -> Self {
+    pub fn new(
+        secret: SipKey,
+        [proofs, networks]: [usize; 2],
+        per_second: u32,
+        burst: u32,
+        violations_max: u32,
+    ) -> Self {
         Self {
-            proofs: Table::new(secret, places),
-            networks: Table::new([secret[0] ^ 1, secret[1]], places),
+            proofs: Table::new(secret, proofs),
+            networks: Table::new([secret[0] ^ 1, secret[1]], networks),
             per_second,
             burst,
             violations_max,
@@ -187,7 +198,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn limits() -> AddressLimits {
-        AddressLimits::new([1, 2], 64, 5, 10, 100)
+        AddressLimits::new([1, 2], [64, 64], 5, 10, 100)
     }
 
     fn v4(n: u32) -> SocketAddr {

@@ -13,12 +13,12 @@ use wavry_netns::Namespace;
 use wavry_xdp::attach::{Attachment, Mode, ModeChoice, attach};
 use wavry_xdp::interface::Interface;
 use wavry_xdp::load::{Flow, Protocol, TAG};
-use wavry_xdp::relay::{self, Budgets, RelayConfig, RelayProgram};
+use wavry_xdp::relay::RelayProgram;
 use wavry_xdp::rewrite::{Receiver, Rewrite};
 
 use super::lab::{Lab, RECEIVER, RELAY, RELAY_IN_DEVICE, RELAY_OUT, RELAY_OUT_DEVICE, SENDER, Way};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
-use super::turn;
+use super::{program, turn};
 
 /// Bytes of content: time stamp and tag at its beginning, then zeroes.
 pub(super) const CONTENT: usize = 1200;
@@ -27,14 +27,17 @@ pub(super) const FORWARDER_PORT: u16 = 5500;
 const ECHO_PRIORITY: &str = "40";
 const TURN_PORT: u16 = 3478;
 const SENDER_PORT: u16 = 5000;
-const RECEIVER_PORT: u16 = 6000;
+pub(super) const RECEIVER_PORT: u16 = 6000;
 /// Sockets at either end. Sessions share them, so that not every one needs its own.
 const SOCKETS: u16 = 64;
 
+/// Sessions that a relay has room for when it is to carry so many.
+pub(super) fn room(flows: u32) -> usize {
+    flows.max(1000).next_power_of_two() as usize
+}
+
 /// So many sessions show what it costs to find their state in memory.
 pub(super) const SHUFFLED: u32 = 100_000;
-/// More than a flow of the generator uses up, bytes per second.
-const NO_LIMIT: u32 = 2_000_000_000;
 
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +48,9 @@ pub(super) enum Contender {
     BareXdp,
     BareXdpGeneric,
     CForwarder,
-    /// The same, in real time, and its socket refuses what is not of the peers: what a flood does to a program that has
+    /// One more, that lets the kernel merge and cut apart what it forwards, as the relay's slow path does.
+    CMerging,
+    /// The first of them, in real time, and its socket refuses what is not of the peers: what a flood does to a program that has
     /// nothing to decide. Measured beside floods only.
     Echo,
     Coturn,
@@ -64,6 +69,7 @@ impl Contender {
             Self::BareXdp => "XDP: lookup, rewrite, redirect",
             Self::BareXdpGeneric => "the same, generic XDP",
             Self::CForwarder => "C recvmmsg/sendmmsg",
+            Self::CMerging => "C, merging (GRO and GSO)",
             Self::Echo => "C echo, flood refused at its socket",
             Self::Coturn => "coturn",
             Self::WavrySlow => "wavry-relay, slow path",
@@ -138,42 +144,20 @@ pub(super) fn start(
         Contender::Routing => running(plain(&lab.through, receiver), Guard::Nothing),
         Contender::BareXdp | Contender::BareXdpGeneric => {
             let mode = if contender == Contender::BareXdp { Mode::Native } else { Mode::Generic };
-            let (program, attachment) = lab.relay.with(|| -> anyhow::Result<_> {
-                let program = Rewrite::load(&Interface::named(RELAY_OUT_DEVICE)?)?;
-                let input = Interface::named(RELAY_IN_DEVICE)?;
-                let attachment = attach(program.program(), &input, ModeChoice::Only(mode))?;
-                Ok((program, attachment))
-            })?;
-            let from = SocketAddrV4::new(RELAY_OUT, sessions::PORT);
-            let ids = (0..flows).map(|n| SessionId((u128::from(n) * 0x9e37_79b9_7f4a_7c15).to_be_bytes()));
-            let mut all = Vec::new();
-            for (number, id) in (0..).zip(ids) {
-                program.insert(id.0, &Receiver { ethernet: lab.last_hop, from, to: receiver })?;
-                let head = forward_head(id);
-                all.push(flow(&lab.through, source(number), to_relay(sessions::PORT), &head, [0; 2]));
-            }
-            let at = FORWARD_LEN as u32;
-            // The same work for the generator as with a relay.
-            let protocol = Protocol::Forward { payload_len: CONTENT as u16 };
-            Running {
-                protocol,
-                stamp_sent_at: at,
-                stamp_got_at: at,
-                ..running(all, Guard::Program(program, attachment))
-            }
+            bare(&lab.relay, &lab.through, lab.last_hop, mode, flows)?
         }
         Contender::WavryProgram => {
             let (program, attachments) = lab.relay.with(|| -> anyhow::Result<_> {
                 let devices = [RELAY_IN_DEVICE, RELAY_OUT_DEVICE].map(Interface::named);
                 let [input, output] = devices;
                 let interfaces = [input?, output?];
-                let program = load_relay_program(lab, &interfaces, flows)?;
+                let program = program::load(lab, &interfaces, flows)?;
                 let (_, attachments) = program.attach(&interfaces, ModeChoice::Only(Mode::Native))?;
                 Ok((program, attachments))
             })?;
             let flows = (0..flows).map(|number| {
-                let (head, from) = (forward_head(program_session(number)), source(number));
-                flow(&lab.through, from, to_relay(sessions::PORT), &head, program_key(number))
+                let (head, from) = (forward_head(program::session(number)), source(number));
+                flow(&lab.through, from, to_relay(sessions::PORT), &head, program::key(number))
             });
             let at = FORWARD_LEN as u32;
             Running {
@@ -183,8 +167,9 @@ pub(super) fn start(
                 ..running(flows.collect(), Guard::Relay(program, attachments))
             }
         }
-        Contender::CForwarder | Contender::Echo => {
-            let program = sessions::compile(place, "forwarder")?;
+        Contender::CForwarder | Contender::CMerging | Contender::Echo => {
+            let name = if contender == Contender::CMerging { "merging" } else { "forwarder" };
+            let program = sessions::compile(place, name)?;
             let mut command = if contender == Contender::Echo {
                 // As the relay's thread runs.
                 let mut command = pinned(lab, "chrt");
@@ -229,7 +214,8 @@ pub(super) fn start(
             };
             let extra = format!(
                 "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
-                 sessions = 131072\n{path}"
+                 sessions = {}\n{path}",
+                room(flows)
             );
             let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), &extra)?;
             let id = process.0.id();
@@ -262,63 +248,53 @@ pub(super) fn start(
     })
 }
 
-fn program_session(number: u32) -> SessionId {
-    SessionId((u128::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes())
-}
-
-fn program_key(number: u32) -> [u64; 2] {
-    [u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15), 7]
-}
-
-/// The relay's program with so many sessions from the sender's sockets to the receiver's, each of them carried.
-fn load_relay_program(lab: &Lab, devices: &[Interface; 2], count: u32) -> anyhow::Result<RelayProgram> {
-    let budgets = Budgets { strangers: 1, answered: 1, proved: 1, known: 1 };
-    let (port, challenge_keys) = (sessions::PORT, [[1; 2]; 2]);
-    let program =
-        RelayProgram::load(&RelayConfig { port, sessions: count, slots: count, challenge_keys, budgets })?;
-    let mut ways = program.ways();
-    let macs = [[lab.through.ethernet[1], lab.through.ethernet[0]], lab.last_hop];
-    for (number, ((device, [to_mac, from_mac]), source)) in
-        (0..).zip(devices.iter().zip(macs).zip([RELAY, RELAY_OUT]))
-    {
-        let (device, source) = (device.index(), source.into());
-        ways.set(number, &relay::Way { device, vlan: None, mtu: 1500, to_mac, from_mac, source })?;
+/// The bare program on a machine in the relay's place.
+pub(super) fn bare(
+    machine: &Namespace,
+    way: &Way,
+    last_hop: [[u8; 6]; 2],
+    mode: Mode,
+    flows: u32,
+) -> anyhow::Result<Running> {
+    let (program, attachment) = machine.with(|| -> anyhow::Result<_> {
+        let program = Rewrite::load(&Interface::named(RELAY_OUT_DEVICE)?)?;
+        let input = Interface::named(RELAY_IN_DEVICE)?;
+        let attachment = attach(program.program(), &input, ModeChoice::Only(mode))?;
+        Ok((program, attachment))
+    })?;
+    let from = SocketAddrV4::new(RELAY_OUT, sessions::PORT);
+    let to = SocketAddrV4::new(RECEIVER, RECEIVER_PORT);
+    let mut all = Vec::new();
+    for number in 0..flows {
+        let id = SessionId((u128::from(number) * 0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        program.insert(id.0, &Receiver { ethernet: last_hop, from, to })?;
+        let relay = SocketAddrV4::new(RELAY, sessions::PORT);
+        all.push(flow(way, source(number), relay, &forward_head(id), [0; 2]));
     }
-    ways.set_locals(&[RELAY.into(), RELAY_OUT.into()])?;
-    let map = program.sessions();
-    for number in 0..count {
-        let flow = relay::Flow {
-            key: program_key(number),
-            expires_ns: u64::MAX,
-            hard_rate: NO_LIMIT,
-            soft_rate: NO_LIMIT,
-            hard_depth: NO_LIMIT,
-            soft_depth: NO_LIMIT,
-        };
-        let client = SocketAddrV4::new(RECEIVER, RECEIVER_PORT).into();
-        let peers =
-            [relay::Peer { address: client, way: 1 }, relay::Peer { address: source(number).into(), way: 0 }];
-        for role in 0..2 {
-            map.write_state(number, role, 1, &relay::State::default())?;
-        }
-        let session = relay::Session { slot: number, generation: 1, peers, flows: [flow; 2] };
-        map.put(&program_session(number).0, Some(&session))?;
-    }
-    Ok(program)
+    Ok(Running {
+        device: way.device,
+        flows: all,
+        // The same work for the generator as with a relay.
+        protocol: Protocol::Forward { payload_len: CONTENT as u16 },
+        stamp_sent_at: FORWARD_LEN as u32,
+        stamp_got_at: FORWARD_LEN as u32,
+        process: None,
+        _guard: Guard::Program(program, attachment),
+    })
 }
 
 /// A program on the relay's core.
 fn pinned(lab: &Lab, program: &str) -> Command {
-    let mut command = lab.relay.command("taskset");
+    let mut command = sessions::bound(&lab.relay, "taskset");
     command.args(["-c", &lab.relay_core.to_string(), program]);
     command
 }
 
-fn source(number: u32) -> SocketAddrV4 {
+pub(super) fn source(number: u32) -> SocketAddrV4 {
     SocketAddrV4::new(SENDER, SENDER_PORT + (number % 50_000) as u16)
 }
 
-fn flow(way: &Way, from: SocketAddrV4, to: SocketAddrV4, head: &[u8], key: [u64; 2]) -> Flow {
+pub(super) fn flow(way: &Way, from: SocketAddrV4, to: SocketAddrV4, head: &[u8], key: [u64; 2]) -> Flow {
     let mut payload = head.to_vec();
     payload.resize(head.len() + CONTENT, 0);
     payload[head.len() + 8..head.len() + 16].copy_from_slice(&TAG);

@@ -5,11 +5,12 @@
 //! bogus leases, whose senders answer challenges ([`attack`]). Everything is in namespaces ([`super::lab`]) and lasts for
 //! seconds.
 //!
-//! What the machine itself does under such a flood is measured in the same rounds. The floor of the fast path is what
-//! forwards with no decision at all, an XDP program that drops what is not a session's, with the kernel's routing beside it;
-//! that of the slow path is a C program that sends on what comes, at a socket that refuses the flood. On a machine where
+//! What the machine itself does under such a flood is measured in the same turns. The floor of the fast path is what
+//! forwards with no decision at all, an XDP program that drops what is not a session's, on a second machine with cables of its own, with
+//! the kernel's routing beside it in the same rounds; that of the slow path is a C program that sends on what comes, at a socket that refuses the flood. On a machine where
 //! generator, relay and receiver share two cores the floor is not zero, and a goal may be below it: then the machine misses it,
-//! and the relay only if it is more than a quarter above.
+//! and the relay only if it is more than a quarter above. A cable holds 256 datagrams, a flood's 1.3 ms: what it had no room for,
+//! because the relay's core was somewhere else for longer, is told beside what was lost.
 
 mod attack;
 mod newcomers;
@@ -26,14 +27,15 @@ use wavry_bench::estimate::Estimate;
 use wavry_bench::machine::Machine;
 use wavry_bench::report::{Goal, Report};
 use wavry_netns::Namespace;
-use wavry_xdp::load::{Flow, Pace, Protocol, Results, Settings, TAG};
+use wavry_xdp::attach::Mode;
+use wavry_xdp::load::{Flow, Pace, Protocol, Settings, TAG};
 
 use super::contender::{self, Contender, FORWARDER_PORT, Running};
-use super::lab::{Lab, RECEIVER, RELAY, SENDER};
+use super::lab::{self, FLOOR_IN, Floor, Lab, RECEIVER, RELAY, SENDER, SENDER_DEVICE};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
 use attack::{Attack, BogusSenders, flood};
 use newcomers::{NEWCOMERS, Newcomers};
-use turns::{Beside, Target, Turn};
+use turns::{Beside, Target, Took, Turn};
 
 /// What is to be measured.
 #[derive(Debug, clap::Args)]
@@ -102,6 +104,11 @@ fn start_relay(lab: &Lab, issuer: &Issuer, arguments: &Arguments) -> anyhow::Res
     issuer.start_relay(&lab.relay, RELAY, &lab.both_cores(), &extra)
 }
 
+/// By itself a relay takes generic mode on a virtual cable; the floor has the relay's mode.
+fn xdp_mode(arguments: &Arguments) -> Mode {
+    if arguments.relay_config.contains("\"native\"") { Mode::Native } else { Mode::Generic }
+}
+
 /// All rounds of all that is measured.
 struct Found {
     floors: Vec<(Contender, Vec<Seen>)>,
@@ -124,10 +131,10 @@ fn floods(
         newcomers: Vec::new(),
     };
     for _ in 0..arguments.rounds {
-        if is_xdp {
-            for (floor, seen) in &mut found.floors {
-                seen.push(measure_floor(*floor, arguments, lab, place, issuer)?);
-            }
+        lab::warm_memory().context("touching memory")?;
+        // The first floor takes turns with the relay; the others have the relay's place to themselves.
+        for (floor, seen) in found.floors.iter_mut().skip(1) {
+            seen.push(measure_floor(*floor, arguments, lab, place, issuer)?);
         }
         round(arguments, lab, place, issuer, is_xdp, &mut found)?;
     }
@@ -147,16 +154,16 @@ fn round(
     let relay = start_relay(lab, issuer, arguments)?;
     let started = Instant::now();
     let (mut sessions, flows) = steady_sessions(lab, issuer)?;
+    let mut targets = vec![Target::new(flows.clone(), settings(lab), SENDER_DEVICE)];
     if is_xdp {
-        let mut own = Target::new(flows.clone(), settings(lab));
-        // A neighbour becomes known by what is sent to it.
-        own.take(lab, &Beside::Nothing)?;
-        lab.wait_for_fast_sessions(STEADY, false)?;
+        // A neighbour becomes known by what is sent to it. The same target as below: sequences go on where these end, and
+        // are no replays.
+        targets[0].take(lab, &Beside::Nothing)?;
+        lab.wait_for_fast_sessions(STEADY, xdp_mode(arguments) == Mode::Generic)?;
     }
     let bogus = BogusSenders::new(lab, issuer)?;
     let to = SocketAddrV4::new(RELAY, sessions::PORT);
     let rate = arguments.rate;
-    let mut targets = vec![Target::new(flows.clone(), settings(lab))];
     let mut turns = vec![Turn { target: 0, beside: Beside::Nothing }];
     for attack in Attack::ALL {
         let beside = match attack {
@@ -165,15 +172,11 @@ fn round(
         };
         turns.push(Turn { target: 0, beside });
     }
-    let echo =
-        if is_xdp { None } else { Some(contender::start(Contender::Echo, lab, place, issuer, STEADY)?) };
-    if let Some(echo) = &echo {
-        targets.push(echo_target(lab, echo));
-        let attack = Attack::UnknownSessions;
-        let flood = flood(lab, attack, SocketAddrV4::new(RELAY, FORWARDER_PORT), LEN);
-        for beside in [Beside::Nothing, Beside::Flood(flood, attack.kind(rate))] {
-            turns.push(Turn { target: 1, beside });
-        }
+    let (floor, cable, flooded) = start_floor(arguments, lab, place, issuer, is_xdp)?;
+    targets.push(floor_target(&floor, &settings(lab), cable));
+    let attack = Attack::UnknownSessions;
+    for beside in [Beside::Nothing, Beside::Flood(flooded, attack.kind(rate))] {
+        turns.push(Turn { target: 1, beside });
     }
     let span = Duration::from_millis(arguments.span);
     std::thread::sleep(SETTLED.saturating_sub(started.elapsed()));
@@ -182,14 +185,14 @@ fn round(
         sessions.drive()?;
         Ok(())
     })?;
-    let (own, echoed) = results.split_at(1 + Attack::ALL.len());
+    let (own, floors) = results.split_at(1 + Attack::ALL.len());
     for (seen, beside) in found.attacks.iter_mut().zip(&own[1..]) {
         seen.push(Seen::new(&own[0], beside));
     }
-    if let [alone, beside] = echoed {
+    if let [alone, beside] = floors {
         found.floors[0].1.push(Seen::new(alone, beside));
     }
-    drop(echo);
+    drop(floor);
     let presents = Attack::Presents;
     lab.load.set_flood(&flood(lab, presents, to, LEN))?;
     let flooded = Settings { flood: Some(presents.kind(rate)), ..settings(lab) };
@@ -208,6 +211,7 @@ fn judge(found: &Found, report: &mut Report) {
         report.note(format!("{name}: alone, p50"), estimate(seen, |s| s.alone_p50_us), "us");
         report.note(format!("{name}: alone, p99"), estimate(seen, |s| s.alone_us), "us");
         report.note(format!("{name}: lost"), estimate(seen, lost), "%");
+        report.note(format!("{name}: no room in the cable"), estimate(seen, |s| s.refused * 100.0), "%");
         report.note(format!("{name}: gained p50"), estimate(seen, |s| s.gained_p50_us), "us");
         report.note(format!("{name}: gained p99"), estimate(seen, gained), "us");
     }
@@ -219,6 +223,7 @@ fn judge(found: &Found, report: &mut Report) {
         report.note(format!("{name}: sessions alone, p50"), estimate(seen, |s| s.alone_p50_us), "us");
         report.note(format!("{name}: sessions alone, p99"), estimate(seen, |s| s.alone_us), "us");
         report.note(format!("{name}: gained p50"), estimate(seen, |s| s.gained_p50_us), "us");
+        report.note(format!("{name}: no room in the cable"), estimate(seen, |s| s.refused * 100.0), "%");
         let lost_name = format!("{name}: lost of sessions");
         let gained_name = format!("{name}: gained p99");
         if attack == Attack::BogusLeases {
@@ -264,7 +269,7 @@ fn measure_floor(
         stamp_got_at: running.stamp_got_at,
         ..settings(lab)
     };
-    let mut target = [Target::new(running.flows.clone(), settings)];
+    let mut target = [Target::new(running.flows.clone(), settings, SENDER_DEVICE)];
     let turns = [Beside::Nothing, Beside::Flood(flood, attack.kind(arguments.rate))]
         .map(|beside| Turn { target: 0, beside });
     let span = Duration::from_millis(arguments.span);
@@ -280,10 +285,14 @@ struct Seen {
     lost: f64,
     gained_p50_us: f64,
     gained_us: f64,
+    /// Of all datagrams.
+    refused: f64,
 }
 
 impl Seen {
-    fn new(alone: &Results, beside: &Results) -> Self {
+    fn new(alone: &Took, beside: &Took) -> Self {
+        let refused = beside.refused as f64 / (beside.results.sent + beside.results.flood_sent) as f64;
+        let (alone, beside) = (&alone.results, &beside.results);
         let gained = |share| beside.latency_us(share) - alone.latency_us(share);
         Self {
             rate: beside.flood_sent as f64 / beside.elapsed.as_secs_f64(),
@@ -292,6 +301,7 @@ impl Seen {
             lost: 1.0 - beside.received as f64 / beside.sent as f64,
             gained_p50_us: gained(0.5),
             gained_us: gained(0.99),
+            refused,
         }
     }
 }
@@ -312,11 +322,38 @@ fn settings(lab: &Lab) -> Settings {
     }
 }
 
-/// The echo's flows, cut to the length of everything here.
-fn echo_target(lab: &Lab, echo: &Running) -> Target {
+/// What takes turns with the relay, the cable that leads to it, and a flood for it.
+fn start_floor(
+    arguments: &Arguments,
+    lab: &Lab,
+    place: &Place,
+    issuer: &Issuer,
+    is_xdp: bool,
+) -> anyhow::Result<(Running, &'static str, Flow)> {
+    let attack = Attack::UnknownSessions;
+    if is_xdp {
+        let Floor { through, last_hop, machine } = lab.floor.as_ref().context("there is no floor")?;
+        let running = contender::bare(machine, through, *last_hop, xdp_mode(arguments), STEADY)?;
+        let flood = flood(lab, attack, SocketAddrV4::new(RELAY, sessions::PORT), LEN);
+        Ok((running, FLOOR_IN, Flow { ethernet: through.ethernet, ..flood }))
+    } else {
+        let running = contender::start(Contender::Echo, lab, place, issuer, STEADY)?;
+        let flood = flood(lab, attack, SocketAddrV4::new(RELAY, FORWARDER_PORT), LEN);
+        Ok((running, SENDER_DEVICE, flood))
+    }
+}
+
+/// The floor's flows, cut to the length of everything here.
+fn floor_target(floor: &Running, relay: &Settings, cable: &'static str) -> Target {
     let cut = |flow: &Flow| Flow { payload: flow.payload[..LEN].to_vec(), ..flow.clone() };
-    let settings = Settings { protocol: Protocol::Plain, stamp_sent_at: 0, stamp_got_at: 0, ..settings(lab) };
-    Target::new(echo.flows.iter().map(cut).collect(), settings)
+    let settings = Settings {
+        device: floor.device,
+        protocol: floor.protocol,
+        stamp_sent_at: floor.stamp_sent_at,
+        stamp_got_at: floor.stamp_got_at,
+        ..*relay
+    };
+    Target::new(floor.flows.iter().map(cut).collect(), settings, cable)
 }
 
 fn steady_sessions(lab: &Lab, issuer: &Issuer) -> anyhow::Result<(Sessions, Vec<Flow>)> {

@@ -28,10 +28,17 @@ pub(super) const SENDER: Ipv4Addr = Ipv4Addr::new(10, 81, 1, 2);
 pub(super) const RELAY: Ipv4Addr = Ipv4Addr::new(10, 81, 1, 1);
 pub(super) const RELAY_OUT: Ipv4Addr = Ipv4Addr::new(10, 81, 2, 1);
 pub(super) const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 81, 2, 2);
+/// IPv4 from any source, and nothing that the kernel says by itself.
+const PLAIN: &str = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; \
+                     echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter";
 const STRAIGHT: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 81, 3, 1), Ipv4Addr::new(10, 81, 3, 2)];
 /// The relay's device towards the sender, and the one towards the receiver.
 pub(super) const RELAY_IN_DEVICE: &str = "wvr0";
 pub(super) const RELAY_OUT_DEVICE: &str = "wvr1";
+/// The sender's device towards the relay, and towards the floor; the receiver's from the floor.
+pub(super) const SENDER_DEVICE: &str = "wvs0";
+pub(super) const FLOOR_IN: &str = "wvs2";
+const FLOOR_OUT: &str = "wvd2";
 
 /// Where datagrams enter: number of the sender's device, and Ethernet addresses, of the next machine first.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +46,14 @@ pub(super) struct Way {
     pub(super) device: u32,
     pub(super) ethernet: [[u8; 6]; 2],
     pub(super) receiver: Ipv4Addr,
+}
+
+/// A second machine in the relay's place, on the same core, with cables of its own: what only forwards can be measured there in
+/// turns with a relay that runs.
+pub(super) struct Floor {
+    pub(super) through: Way,
+    pub(super) last_hop: [[u8; 6]; 2],
+    pub(super) machine: Namespace,
 }
 
 pub(super) struct Lab {
@@ -56,7 +71,9 @@ pub(super) struct Lab {
     /// Keeps all cores from sleeping while it is open.
     _awake: Option<File>,
     // Dropped before the devices are gone.
-    _attached: [Attachment; 4],
+    _attached: Vec<Attachment>,
+    /// Only where floods are measured.
+    pub(super) floor: Option<Floor>,
     pub(super) sender: Namespace,
     pub(super) relay: Namespace,
     pub(super) receiver: Namespace,
@@ -77,10 +94,7 @@ impl Lab {
         let (sender, relay, receiver) =
             (Namespace::new("sender")?, Namespace::new("relay")?, Namespace::new("receiver")?);
         for namespace in [&sender, &relay, &receiver] {
-            shell(
-                namespace,
-                "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter; echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter",
-            )?;
+            shell(namespace, PLAIN)?;
         }
         shell(&relay, "echo 1 > /proc/sys/net/ipv4/ip_forward")?;
         cable((&sender, "wvs0"), (&relay, RELAY_IN_DEVICE), 1)?;
@@ -116,6 +130,8 @@ impl Lab {
             // Before everything else on its core: what arrived is stamped at once.
             receive_on(&receiver, device, generator_core, true)?;
         }
+        let cores = [generator_core, relay_core];
+        let floor = if receive_first { Some(lay_floor(&sender, &receiver, cores)?) } else { None };
         let load = Load::open()?;
         let sink = |device| -> anyhow::Result<Attachment> {
             let mode = ModeChoice::Only(wavry_xdp::attach::Mode::Native);
@@ -131,7 +147,10 @@ impl Lab {
             let mode = ModeChoice::Only(wavry_xdp::attach::Mode::Native);
             Ok(attach(load.hole(), &Interface::named("wvs0")?, mode)?)
         })?;
-        let attached = [sink("wvd0")?, sink("wvd1")?, idle, hole];
+        let mut attached = vec![sink("wvd0")?, sink("wvd1")?, idle, hole];
+        if floor.is_some() {
+            attached.push(sink(FLOOR_OUT)?);
+        }
         let index = |device| sender.with(|| Interface::named(device)).map(|found| found.index());
         Ok(Self {
             through: Way { device: index("wvs0")?, ethernet: [macs[1], macs[0]], receiver: RECEIVER },
@@ -144,6 +163,7 @@ impl Lab {
             shutdown,
             _awake: keep_awake(),
             _attached: attached,
+            floor,
             sender,
             relay,
             receiver,
@@ -189,6 +209,14 @@ impl Lab {
         }
     }
 
+    /// Datagrams so far that a cable from the sender did not take, because its 256 places were full: whoever empties them had
+    /// no processor for so long.
+    pub(super) fn refused(&self, cable: &str) -> anyhow::Result<u64> {
+        let text = self.sender.run("ethtool", &format!("-S {cable}"))?;
+        let errors = text.lines().filter_map(|line| line.trim().strip_prefix("tx_queue_0_xdp_xmit_errors: "));
+        Ok(errors.map(str::parse::<u64>).next().context("the cable does not count")??)
+    }
+
     /// For `taskset`.
     pub(super) fn both_cores(&self) -> String {
         format!("{},{}", self.generator_core, self.relay_core)
@@ -197,6 +225,44 @@ impl Lab {
     fn relay_ns(&self, forwarder: Option<u32>) -> anyhow::Result<u64> {
         Ok(thread_ns(&format!("/proc/{}", self.napi))? + forwarder.map_or(Ok(0), process_ns)?)
     }
+}
+
+/// The machine that is the floor, between the same sender and receiver.
+fn lay_floor(
+    sender: &Namespace,
+    receiver: &Namespace,
+    [generator_core, relay_core]: [usize; 2],
+) -> anyhow::Result<Floor> {
+    let machine = Namespace::new("floor")?;
+    shell(&machine, PLAIN)?;
+    cable((sender, FLOOR_IN), (&machine, RELAY_IN_DEVICE), 1)?;
+    cable((&machine, RELAY_OUT_DEVICE), (receiver, FLOOR_OUT), 1)?;
+    receive_on(&machine, RELAY_IN_DEVICE, relay_core, true)?;
+    receive_on(receiver, FLOOR_OUT, generator_core, true)?;
+    let device = sender.with(|| Interface::named(FLOOR_IN))?.index();
+    let ethernet = [mac_of(&machine, RELAY_IN_DEVICE)?, mac_of(sender, FLOOR_IN)?];
+    let last_hop = [mac_of(receiver, FLOOR_OUT)?, mac_of(&machine, RELAY_OUT_DEVICE)?];
+    Ok(Floor { through: Way { device, ethernet, receiver: RECEIVER }, last_hop, machine })
+}
+
+/// Has the machine's host give it memory that is free, and tells what a page of it took, in nanoseconds. A virtual machine gets memory when it
+/// touches it, which takes longer than a datagram, and may lose again what is free for seconds: a forwarder whose datagrams take ever new
+/// pages would be measured by that, several times as slow, for as long as the host is not done.
+pub(super) fn warm_memory() -> anyhow::Result<f64> {
+    const MOST: usize = 1 << 30;
+    const CHUNK: usize = 1 << 20;
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let available = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = available.and_then(|rest| rest.split_whitespace().next()).context("no MemAvailable")?;
+    let chunks = MOST.min(kib.parse::<usize>()? * 1024 / 8) / CHUNK;
+    // Its pages are free again when it is closed.
+    let mut memory = File::from(rustix::fs::memfd_create("warm", rustix::fs::MemfdFlags::CLOEXEC)?);
+    let bytes = vec![1; CHUNK];
+    let begun = Instant::now();
+    for _ in 0..chunks {
+        memory.write_all(&bytes)?;
+    }
+    Ok(begun.elapsed().as_nanos() as f64 / (chunks * CHUNK / 4096).max(1) as f64)
 }
 
 /// Asks for idle cores that poll (PM QoS), as on a machine that is tuned for latency: what waking a sleeping core costs is

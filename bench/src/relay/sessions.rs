@@ -24,6 +24,9 @@ pub(super) const METRICS: &str = "127.0.0.1:9482";
 /// The relay's UDP port.
 pub(super) const PORT: u16 = 4820;
 
+/// Sessions that are bound at once at most: a relay lets 2048 proofs wait.
+const WAVE: usize = 1000;
+
 /// A directory, removed at the end.
 pub(super) struct Place(pub(super) PathBuf);
 
@@ -39,6 +42,14 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// A program to be run in a namespace, which the kernel ends when the thread that starts it ends before it does: a bench that is
+/// killed leaves none behind.
+pub(super) fn bound(namespace: &Namespace, program: &str) -> Command {
+    let mut command = namespace.command("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
 }
 
 /// A child, killed at the end.
@@ -96,7 +107,7 @@ impl Issuer {
                 self.key.public()
             ),
         )?;
-        let mut command = namespace.command("taskset");
+        let mut command = bound(namespace, "taskset");
         command.args(["-c", cores]).arg(&self.program).arg("--config").arg(&file).env("WAVRY_LOG", "error");
         Process::start(command, "listens on").context("wavry-relay")
     }
@@ -199,20 +210,26 @@ impl Sessions {
         Ok(Self { sockets, peers, numbers, relay })
     }
 
-    /// Lets all peers talk to the relay until each is bound.
+    /// Lets all peers talk to the relay until each is bound; of many, some after others, as many as may wait for verification.
     pub(super) fn bind(&mut self, patience: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + patience;
-        while self.bound() < 2 * self.peers.len() {
-            ensure!(Instant::now() < end, "{} of {} peers were bound", self.bound(), 2 * self.peers.len());
-            if self.drive()? == 0 {
-                std::thread::sleep(Duration::from_micros(200));
+        for first in (0..self.peers.len()).step_by(WAVE) {
+            let wave = first..(first + WAVE).min(self.peers.len());
+            while let waiting = self.waiting(&wave)
+                && waiting > 0
+            {
+                let all = self.peers.len();
+                ensure!(Instant::now() < end, "{waiting} peers of sessions {wave:?} of {all} were not bound");
+                if self.drive_some(wave.clone(), |_, _| {})? == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
             }
         }
         Ok(())
     }
 
-    fn bound(&self) -> usize {
-        self.peers.iter().flatten().filter(|bound| bound.peer.is_bound()).count()
+    fn waiting(&self, wave: &Range<usize>) -> usize {
+        self.peers[wave.clone()].iter().flatten().filter(|bound| !bound.peer.is_bound()).count()
     }
 
     /// Lets both sides of all sessions send ten times a second until something of each host arrived; when the first did,
@@ -254,10 +271,19 @@ impl Sessions {
     }
 
     /// The same; tells of each payload that arrived, whose session and which peer's.
-    fn drive_with(&mut self, mut on_payload: impl FnMut(usize, Role)) -> anyhow::Result<usize> {
+    fn drive_with(&mut self, on_payload: impl FnMut(usize, Role)) -> anyhow::Result<usize> {
+        self.drive_some(0..self.peers.len(), on_payload)
+    }
+
+    /// The same, but only some sessions have their say.
+    fn drive_some(
+        &mut self,
+        some: Range<usize>,
+        mut on_payload: impl FnMut(usize, Role),
+    ) -> anyhow::Result<usize> {
         let now_us = Clock.now() / 1000;
         let mut moved = 0;
-        for Bound { peer, socket } in self.peers.iter_mut().flatten() {
+        for Bound { peer, socket } in self.peers[some].iter_mut().flatten() {
             peer.handle_timeout(now_us);
             while let Some(datagram) = peer.poll_transmit(now_us) {
                 // A lost one is sent again.

@@ -123,6 +123,30 @@ impl OpenKey {
             .map_err(|_| OpenError::Forged)
     }
 
+    /// As [`open_in_place`](Self::open_in_place), but decrypts into `body`: the one copy that a packet needs on its way
+    /// in. Nothing in `body` is to be trusted, or shown to anybody, before this has returned without an error; after
+    /// one it holds nothing usable.
+    ///
+    /// # Errors
+    /// [`OpenError`]; also if `body` has not the length of what was sealed.
+    #[inline]
+    pub fn open_into(
+        &self,
+        packet_id: u64,
+        header: &[u8; HEADER_LEN],
+        body_and_tag: &[u8],
+        body: &mut [u8],
+    ) -> Result<(), OpenError> {
+        let (sealed, tag) = body_and_tag.split_last_chunk::<TAG_LEN>().ok_or(OpenError::TooShort)?;
+        if sealed.len() != body.len() {
+            return Err(OpenError::TooShort);
+        }
+        self.0
+            .aead
+            .open_separate_gather(nonce(packet_id), Aad::from(header), sealed, tag, body)
+            .map_err(|_| OpenError::Forged)
+    }
+
     /// The key after this one; see [`SealKey::next_generation`]. The old key is still needed for
     /// packets that were under way when the peer changed.
     #[must_use]

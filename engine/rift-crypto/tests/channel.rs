@@ -77,7 +77,11 @@ fn sealed(key: &SealKey, packet_id: u64, body: &[u8]) -> Vec<u8> {
 }
 
 fn opened(key: &OpenKey, packet_id: u64, packet: &[u8]) -> Result<Vec<u8>, OpenError> {
-    key.open_in_place(packet_id, &HEADER, &mut packet.to_vec()).map(|body| body.to_vec())
+    let in_place = key.open_in_place(packet_id, &HEADER, &mut packet.to_vec()).map(|body| body.to_vec());
+    let mut body = vec![0; packet.len().saturating_sub(TAG_LEN)];
+    let elsewhere = key.open_into(packet_id, &HEADER, packet, &mut body).map(|()| body);
+    assert_eq!(in_place, elsewhere, "both ways of opening agree");
+    in_place
 }
 
 // --- The passive observer -------------------------------------------------------------------
@@ -576,6 +580,11 @@ proptest! {
         SealKey::new(suite, secret).seal_into(packet_id, &header, &body, &mut elsewhere);
         prop_assert_eq!(&elsewhere, &packet);
         let open = OpenKey::new(suite, secret);
+        let mut place = vec![0; body.len()];
+        prop_assert_eq!(open.open_into(packet_id, &header, &packet, &mut place), Ok(()));
+        prop_assert_eq!(&place, &body);
+        place.push(0);
+        prop_assert_eq!(open.open_into(packet_id, &header, &packet, &mut place), Err(OpenError::TooShort));
         prop_assert_eq!(open.open_in_place(packet_id, &header, &mut packet).map(|body| body.to_vec()), Ok(body));
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes at the start of a cache line.
 //!
-//! ISA-L reads and writes 64 bytes at a time, and each access that touches two cache lines counts twice.
+//! Shards are read and written 64 bytes at a time, and each access that touches two cache lines counts twice.
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

@@ -1,7 +1,7 @@
 //! Parity from shards.
 
 use crate::aligned::Aligned;
-use crate::isal::{self, Pieces, Rows};
+use crate::multiply::{self, Pieces, Rows};
 use crate::{PARITIES_MAX, SHARDS_MAX, coefficient};
 
 /// Where products are looked up, more shards than this are not multiplied all at once: one after the other takes
@@ -77,7 +77,7 @@ impl Encoder {
         let bytes = &bytes[..bytes.len().min(self.len)];
         let tables = &self.by_shard[shard * self.parities_max * self.pieces.piece_len()..];
         let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
-        isal::add(&self.pieces, tables, bytes, rows);
+        multiply::add(&self.pieces, tables, bytes, rows);
     }
 
     /// Makes up to `parities` parities of `shards` and returns how many. They are as long as the longest
@@ -100,7 +100,7 @@ impl Encoder {
         let first = shards.iter().position(|shard| shard.len() >= self.len).unwrap_or(0);
         let tables = &self.by_shard[first * self.parities_max * self.pieces.piece_len()..];
         let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
-        isal::combine(self.len, &self.pieces, tables, [shards[first]].into_iter(), rows);
+        multiply::combine(self.len, &self.pieces, tables, [shards[first]].into_iter(), rows);
         for (at, shard) in shards.iter().enumerate().filter(|(at, _)| *at != first) {
             self.add(at, shard);
         }
@@ -123,7 +123,7 @@ impl Encoder {
         }
         let sources = shards.iter().copied().filter(is_full);
         let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
-        isal::combine(self.len, &self.pieces, &self.by_parity, sources, rows);
+        multiply::combine(self.len, &self.pieces, &self.by_parity, sources, rows);
         for (at, shard) in shards.iter().enumerate() {
             if shard.len() < self.len {
                 self.add(at, shard);

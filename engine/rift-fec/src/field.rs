@@ -1,6 +1,6 @@
 //! GF(2^8) with the polynomial x^8 + x^4 + x^3 + x^2 + 1, one element at a time.
 //!
-//! ISA-L's field. For coefficients only: shards are multiplied by ISA-L.
+//! ISA-L's field. For coefficients only: shards are multiplied by wider means.
 
 /// The reduction polynomial without its highest term.
 const POLYNOMIAL: u8 = 0x1d;

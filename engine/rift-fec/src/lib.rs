@@ -1,4 +1,5 @@
-//! Systematic Reed-Solomon over GF(2^8) for small groups of packets, on Intel's ISA-L.
+//! Systematic Reed-Solomon over GF(2^8) for small groups of packets, by the processor's own instruction for that field
+//! where it has one, else by Intel's ISA-L.
 //!
 //! Owns the arithmetic: the code, parity from shards, lost shards from parity. Never knows packets,
 //! frames or time. Invariant: any `e` parities give back any `e` lost shards of a group, byte for byte.
@@ -19,8 +20,13 @@
 mod aligned;
 mod encoder;
 pub mod field;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod gfni;
 #[allow(unsafe_code)]
 mod isal;
+#[allow(unsafe_code)]
+mod multiply;
 #[cfg(feature = "reference")]
 #[allow(unsafe_code)]
 pub mod reference;

@@ -1,6 +1,6 @@
 //! Lost shards from parity.
 
-use crate::isal::{self, Pieces, Rows};
+use crate::multiply::{self, Pieces, Rows};
 use crate::{PARITIES_MAX, SHARDS_MAX, coefficient, field};
 
 /// Gives back what was lost of one group at a time, in buffers made once.
@@ -91,7 +91,7 @@ impl Solver {
         }
         let bytes = &bytes[..bytes.len().min(self.len)];
         let rows = Rows { bytes: &mut self.rests, stride: self.len_max, count: self.lost };
-        isal::add(&self.pieces, &self.tables, bytes, rows);
+        multiply::add(&self.pieces, &self.tables, bytes, rows);
     }
 
     /// Computes the lost shards from what is left of the parities.
@@ -106,7 +106,7 @@ impl Solver {
         }
         let rests = self.rests.chunks_exact(self.len_max.max(1)).take(self.lost);
         let rows = Rows { bytes: &mut self.solved, stride: self.len_max, count: self.lost };
-        isal::combine(self.len, &self.pieces, &self.tables, rests, rows);
+        multiply::combine(self.len, &self.pieces, &self.tables, rests, rows);
     }
 
     /// The shard that was named at position `at` of the lost ones, padded with zeros to the length of the

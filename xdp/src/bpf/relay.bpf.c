@@ -50,8 +50,8 @@
 const volatile __u16 port = 0;
 /* Two keys. */
 const volatile __u64 challenge_keys[4] = {};
-/* The budgets of `enum claim`, per second and processor; the pace follows from that of strangers. */
-const volatile __u32 per_second[CLAIM_PACE] = {};
+/* The budgets of `enum claim`, per second and processor. */
+const volatile __u32 per_second[CLAIMS] = {};
 
 /* Until then (CLOCK_MONOTONIC) the sessions of a relay that was restarted come back, all at once. */
 const volatile __u64 settled_ns = 0;
@@ -184,30 +184,22 @@ static __always_inline bool is_plain(const struct udp_packet *packet)
     return packet->ip6->payload_len == packet->udp->len && packet->udp->check;
 }
 
-/* Strangers may come this much faster than their budget fills, for as long as there is some left. */
-#define PACE 4
-
 /* How many may come at once. The peers of a relay that was restarted prove themselves all together: as many as wait for
- * verification in userspace. */
-static __always_inline __u32 depth_of(enum claim claim)
+ * verification in userspace. Strangers that go up stand in one queue with what sessions send, and what their budget had saved up would
+ * all stand before it whenever a flood begins: half a millisecond's is all that they may save. Just after the start whoever comes may be a
+ * session that comes back, and there are no others that would wait. */
+static __always_inline __u32 depth_of(enum claim claim, __u64 now)
 {
-    return per_second[claim] / (claim == CLAIM_PROVED ? 2 : 10) + 1;
-}
+    __u32 rate = per_second[claim];
 
-/* What comes at once stands in one queue with what sessions send, and whoever floods in pulses could make them wait for
- * all that the budget has saved up. So it is handed out at a pace: half a millisecond's at once. Just after the start whoever
- * comes may be a session that comes back, and there are no others that would wait. */
-static __always_inline bool paced(struct counters *counters, __u64 now)
-{
-    __u32 rate = per_second[CLAIM_STRANGER];
-
-    return now < settled_ns || take(&counters->budgets[CLAIM_PACE], now, rate * PACE, rate * PACE / 2000 + 1);
+    if (claim == CLAIM_PROVED)
+        return rate / 2 + 1;
+    return rate / (claim == CLAIM_STRANGER && now >= settled_ns ? 2000 : 10) + 1;
 }
 
 static __always_inline bool claimed_of(struct counters *counters, enum claim claim, __u64 now)
 {
-    return (claim != CLAIM_STRANGER || paced(counters, now)) &&
-           take(&counters->budgets[claim], now, per_second[claim], depth_of(claim));
+    return take(&counters->budgets[claim], now, per_second[claim], depth_of(claim, now));
 }
 
 /* Takes one of a budget, or of the one that is shared with others. */
@@ -368,6 +360,12 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
     const struct direction *direction = role ? &session->directions[1] : &session->directions[0];
     const struct peer *from = role ? &session->peers[1] : &session->peers[0];
     const struct peer *to = role ? &session->peers[0] : &session->peers[1];
+    /* Its memory is on its way while the MAC is computed: with many sessions each of these is a cache line that is not there. */
+    __u32 index = session->slot * 2 + role;
+    struct state *state = bpf_map_lookup_elem(&states, &index);
+    if (!state)
+        return go_up(counters, PASSED_SLOW);
+    READ_ONCE(state->head);
     __u64 covered = (len - sizeof(*forward)) | (__u64)role << 16 | (__u64)FORWARD << 24 | (__u64)VERSION << 32;
     if (siphash_words(direction->key, sequence, covered) != join(forward->mac))
         return junk(packet, counters, DROPPED_MAC);
@@ -385,12 +383,10 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
     if (!is_plain(packet))
         return go_up(counters, PASSED_UNUSUAL);
 
-    __u32 index = session->slot * 2 + role;
-    struct state *state = bpf_map_lookup_elem(&states, &index);
     /* The map may use the memory of a session that was removed or replaced for another one at once. If it is still
      * this one now, then everything above was of this one. */
     barrier();
-    if (!state || READ_ONCE(session->generation) != generation)
+    if (READ_ONCE(session->generation) != generation)
         return go_up(counters, PASSED_SLOW);
     switch (pass(state, direction, generation, bpf_ktime_get_ns(), sequence, len)) {
     case PASS_YES:

@@ -122,7 +122,6 @@ enum claim {
     CLAIM_ANSWERED,  /* anybody's; answered here */
     CLAIM_PROVED,    /* of an address that answered a challenge for the session */
     CLAIM_KNOWN,     /* from the address of a bound peer, or for a session that waits for its peers */
-    CLAIM_PACE,      /* besides, of all strangers that go up: how fast they may come while their own budget lasts */
     CLAIMS,
 };
 

@@ -20,6 +20,15 @@ pub(super) struct Target {
     /// Where each flow's sequence goes on.
     sequences: Vec<u64>,
     settings: Settings,
+    /// The sender's device that leads there.
+    cable: &'static str,
+}
+
+/// What a turn came to.
+pub(super) struct Took {
+    pub(super) results: Results,
+    /// Datagrams, the flood's among them, that the cable had no room for.
+    pub(super) refused: u64,
 }
 
 /// One thing that is measured: through which target, and beside what.
@@ -36,12 +45,13 @@ pub(super) enum Beside<'a> {
 }
 
 impl Target {
-    pub(super) fn new(flows: Vec<Flow>, settings: Settings) -> Self {
-        Self { sequences: vec![0; flows.len()], flows, settings }
+    pub(super) fn new(flows: Vec<Flow>, settings: Settings, cable: &'static str) -> Self {
+        Self { sequences: vec![0; flows.len()], flows, settings, cable }
     }
 
     /// One slice.
-    pub(super) fn take(&mut self, lab: &Lab, beside: &Beside<'_>) -> anyhow::Result<Results> {
+    pub(super) fn take(&mut self, lab: &Lab, beside: &Beside<'_>) -> anyhow::Result<Took> {
+        let before = lab.refused(self.cable)?;
         for (number, (flow, &sequence)) in (0..).zip(self.flows.iter().zip(&self.sequences)) {
             lab.load.set_flow(number, flow, sequence)?;
         }
@@ -56,7 +66,7 @@ impl Target {
             Beside::BogusLeases(senders) => senders.beside(lab, || measure(None)),
         }?;
         self.keep_sequences(&lab.load)?;
-        Ok(results)
+        Ok(Took { results, refused: lab.refused(self.cable)? - before })
     }
 
     fn keep_sequences(&mut self, load: &Load) -> anyhow::Result<()> {
@@ -74,20 +84,22 @@ pub(super) fn take(
     turns: &[Turn<'_>],
     span: Duration,
     mut between: impl FnMut() -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<Results>> {
-    let mut all: Vec<Results> = Vec::new();
+) -> anyhow::Result<Vec<Took>> {
+    let mut all: Vec<Took> = Vec::new();
     for _ in 0..span.div_duration_f64(SLICE).ceil() as u32 {
         for (number, turn) in turns.iter().enumerate() {
-            let results = targets[turn.target].take(lab, &turn.beside)?;
+            let took = targets[turn.target].take(lab, &turn.beside)?;
+            let Results { sent, received, .. } = took.results;
+            ensure!(received > 0, "nothing of {sent} datagrams arrived in turn {number}");
             match all.get_mut(number) {
-                Some(sum) => sum.add(&results),
-                None => all.push(results),
+                Some(sum) => {
+                    sum.results.add(&took.results);
+                    sum.refused += took.refused;
+                }
+                None => all.push(took),
             }
         }
         between()?;
-    }
-    for results in &all {
-        ensure!(results.received > 0, "nothing of {} datagrams arrived", results.sent);
     }
     Ok(all)
 }

@@ -73,6 +73,8 @@ pub struct SentHistory {
     reported: u64,
     /// Of this frame and those before it nothing is waited for.
     acknowledged: Option<FrameId>,
+    /// Nothing is waited for of ids below either: what was looked at once is not looked at again.
+    waited_from: u64,
     /// The newest that is known to have arrived.
     newest_arrived: Option<PacketId>,
     in_flight_bytes: u64,
@@ -92,6 +94,7 @@ impl SentHistory {
             next: 0,
             reported: 0,
             acknowledged: None,
+            waited_from: 0,
             newest_arrived: None,
             in_flight_bytes: 0,
             in_flight_packets: 0,
@@ -154,6 +157,7 @@ impl SentHistory {
     /// when may come later, and nobody need wait for it to know that the path carries.
     pub fn on_frame_acked(&mut self, frame: FrameId) {
         self.acknowledged = self.acknowledged.max(Some(frame));
+        self.waited_from = self.first_waited().unwrap_or(self.next);
     }
 
     fn settle(
@@ -237,13 +241,19 @@ impl SentHistory {
     /// When the oldest packet left that no report has spoken of yet, and whose frame was not acknowledged.
     #[must_use]
     pub fn oldest_unreported(&self) -> Option<Timestamp> {
-        let from = self.reported.max(self.oldest);
-        (from..self.next).find_map(|id| {
-            let entry = &self.entries[(id & self.mask) as usize];
-            let is_open = entry.packet.id == PacketId(id) && entry.state == State::InFlight;
-            (is_open && self.acknowledged.is_none_or(|acked| entry.packet.frame > acked))
-                .then_some(entry.packet.sent_at)
-        })
+        self.first_waited().map(|id| self.entries[(id & self.mask) as usize].packet.sent_at)
+    }
+
+    /// The first packet that a report is waited for.
+    fn first_waited(&self) -> Option<u64> {
+        let from = self.reported.max(self.oldest).max(self.waited_from);
+        (from..self.next).find(|&id| self.is_waited(id))
+    }
+
+    fn is_waited(&self, id: u64) -> bool {
+        let entry = &self.entries[(id & self.mask) as usize];
+        let is_open = entry.packet.id == PacketId(id) && entry.state == State::InFlight;
+        is_open && self.acknowledged.is_none_or(|acked| entry.packet.frame > acked)
     }
 
     /// Nothing that is in flight will be told of in a way that means anything: a clock jumped.
@@ -377,5 +387,41 @@ mod tests {
         assert_eq!((seen.len(), seen[0].0, summary.lost), (64, 936, 64));
         history.forget();
         assert_eq!((history.in_flight_bytes(), history.oldest_unreported()), (0, None));
+    }
+
+    #[test]
+    fn what_was_looked_at_once_is_never_waited_for_again() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..100 {
+            let mut history = history(0);
+            let (mut next, mut frame) = (0u64, 0u64);
+            for now in 1_000..1_300 {
+                match rng.u8(0..10) {
+                    0 => history.on_frame_acked(FrameId(frame - rng.u64(0..=frame.min(3)))),
+                    1 if next > 0 => {
+                        let first = rng.u64(next.saturating_sub(40)..next);
+                        let entries: Vec<u16> = (0..rng.usize(1..30))
+                            .map(|_| *rng.choice(&[LOST, PENDING, 0, 5]).unwrap())
+                            .collect();
+                        report(&mut history, now, first, &entries);
+                    }
+                    2 => frame += 1,
+                    3 => next += 1,
+                    _ => {
+                        history.on_sent(SentPacket {
+                            id: PacketId(next),
+                            frame: FrameId(frame),
+                            bytes: 1,
+                            sent_at: at(now),
+                            ..SentPacket::default()
+                        });
+                        next += 1;
+                    }
+                }
+                let from = history.reported.max(history.oldest);
+                let first = (from..history.next).find(|&id| history.is_waited(id));
+                assert_eq!(history.first_waited(), first);
+            }
+        }
     }
 }

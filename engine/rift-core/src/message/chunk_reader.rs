@@ -12,7 +12,7 @@ use crate::FrameId;
 
 /// What stands before the payload must fit this, and so must what stands behind it:
 /// [`VideoChunk::OVERHEAD_MAX`] together.
-const EDGE: usize = 64;
+pub(crate) const EDGE: usize = 64;
 /// A varint of a `u32`, which no encoder makes longer.
 const INDEX_LEN_MAX: usize = 5;
 
@@ -24,7 +24,7 @@ pub struct ChunkReader {
 
 /// The look of a body.
 #[derive(Debug)]
-struct Look {
+pub(crate) struct Look {
     head: Edge,
     tail: Edge,
     body_len: usize,
@@ -54,6 +54,12 @@ impl ChunkReader {
         self.read_new(body)
     }
 
+    /// How a body looks that is like the one before.
+    #[inline]
+    pub(crate) fn look(&self) -> Option<&Look> {
+        self.seen.as_ref()
+    }
+
     #[cold]
     fn read_new<'a>(&mut self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
         let (chunk, index) = plain(body)?;
@@ -75,10 +81,13 @@ impl Look {
         if !fits || !(1..=INDEX_LEN_MAX).contains(&index.len()) {
             return None;
         }
-        let same = |at: usize| at < payload_at && !index.contains(&at);
+        let (mut head, mut tail) = ([0; EDGE], [0; EDGE]);
+        head[..payload_at].fill(0xff);
+        head[index.clone()].fill(0);
+        tail[EDGE - tail_len..].fill(0xff);
         Some(Self {
-            head: Edge::of(body.first_chunk()?, same),
-            tail: Edge::of(body.last_chunk()?, |at| at >= EDGE - tail_len),
+            head: Edge { bytes: *body.first_chunk()?, mask: head },
+            tail: Edge { bytes: *body.last_chunk()?, mask: tail },
             body_len: body.len(),
             index_at: index.start,
             index: IndexShape::of(index.len()),
@@ -88,9 +97,27 @@ impl Look {
         })
     }
 
+    /// Bytes of the body.
+    #[inline]
+    pub(crate) fn body_len(&self) -> usize {
+        self.body_len
+    }
+
+    /// Where the payload is, with at most [`EDGE`] bytes before and behind it.
+    #[inline]
+    pub(crate) fn payload(&self) -> core::ops::Range<usize> {
+        self.payload_at..self.payload_end
+    }
+
+    /// All but index and payload.
+    #[inline]
+    pub(crate) fn fields(&self) -> &VideoChunk<'static> {
+        &self.fields
+    }
+
     /// The chunk, if the body differs from this look in index and payload only.
     #[inline]
-    fn repeated<'a>(&self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
+    pub(crate) fn repeated<'a>(&self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
         if body.len() != self.body_len {
             return None;
         }
@@ -104,18 +131,15 @@ impl Look {
     }
 }
 
-/// The bytes at one end of a body, and which of them count.
+/// The bytes at one end of a body.
 #[derive(Debug)]
 struct Edge {
     bytes: [u8; EDGE],
+    /// All bits of those that count.
     mask: [u8; EDGE],
 }
 
 impl Edge {
-    fn of(bytes: &[u8; EDGE], counts: impl Fn(usize) -> bool) -> Self {
-        Self { bytes: *bytes, mask: core::array::from_fn(|at| if counts(at) { 0xff } else { 0 }) }
-    }
-
     /// Without a branch, so that it becomes a few wide instructions.
     #[inline]
     fn agrees(&self, other: &[u8; EDGE]) -> bool {

@@ -16,6 +16,7 @@ pub mod proto {
 }
 
 pub use chunk_reader::ChunkReader;
+pub(crate) use chunk_reader::{EDGE, Look};
 pub use field::{Malformed, PackedVarints};
 pub use media::{AudioPacket, FecPacket, ShardLengths, VideoChunk};
 

@@ -1,15 +1,19 @@
 //! Frames under way: where their chunks lie and which are still missing.
 //!
 //! Owns the frame buffers and the map from (frame, slice, chunk) to bytes. A payload is copied once,
-//! from the packet to its place in the slice. Never decides what is decoded or asked for again.
+//! from the packet to its place in the slice, or opened right there ([`expected`]). Never decides what is decoded or asked for again.
 //! Invariant: every open frame has an id in `floor..floor + frames` and owns exactly one buffer, and
 //! no field of a chunk is believed before it was compared with what is known of its slice.
 
+mod expected;
+
 use super::RecoveredBy;
 use super::config::Sizes;
-use crate::message::VideoChunk;
+use crate::message::{EDGE, VideoChunk};
 use crate::wire::{MAX_DATAGRAM_LEN, TRANSPORT_OVERHEAD};
 use crate::{DropReason, Timestamp};
+
+pub(super) use expected::Expected;
 
 /// The largest payload of a chunk that is accepted.
 pub(super) const PAYLOAD_MAX: usize = MAX_DATAGRAM_LEN - TRANSPORT_OVERHEAD;
@@ -154,6 +158,8 @@ pub(super) struct FrameTable {
     slices: Vec<Slice>,
     words: Vec<u64>,
     bytes: Vec<u8>,
+    /// What was written around the payload that was opened in its place last.
+    around: [u8; 2 * EDGE],
     free: Vec<u32>,
     sizes: Sizes,
     /// Whether the peer marks last slices.
@@ -169,6 +175,7 @@ impl FrameTable {
             slices: vec![Slice::default(); sizes.frames * sizes.slices],
             words: vec![0; sizes.frames * sizes.bitmap_words],
             bytes: vec![0; sizes.frames * sizes.buffer_bytes],
+            around: [0; 2 * EDGE],
             free: (0..sizes.frames as u32).rev().collect(),
             sizes: *sizes,
             marks_last,
@@ -351,7 +358,13 @@ impl FrameTable {
             self.begin_slice(at, slice_at, chunk)?;
         }
         self.copy_chunk(at, slice_at, chunk)?;
+        Ok(self.count(now, at, slice_at, by, opened))
+    }
 
+    /// One more chunk of a slice is in its place.
+    #[inline]
+    fn count(&mut self, now: Timestamp, at: usize, slice_at: usize, by: RecoveredBy, opened: bool) -> Placed {
+        let slice_number = (slice_at - at * self.sizes.slices) as u16;
         let slice = &mut self.slices[slice_at];
         slice.received += 1;
         slice.recovered = slice.recovered.max(by);
@@ -365,7 +378,7 @@ impl FrameTable {
         frame.whole += u16::from(slice_whole);
         let gap_us = now.micros_since(frame.last_arrival);
         frame.last_arrival = now;
-        Ok(Placed { opened, gap_us, frame_whole: slice_whole && frame.is_whole() })
+        Placed { opened, gap_us, frame_whole: slice_whole && frame.is_whole() }
     }
 
     fn index(&self, id: u64) -> usize {

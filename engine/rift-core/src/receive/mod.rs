@@ -21,6 +21,7 @@
 mod audio;
 mod config;
 mod counters;
+mod expected;
 mod frame;
 mod history;
 mod parity;
@@ -35,6 +36,7 @@ mod window;
 pub use audio::{AudioFrame, AudioQueue};
 pub use config::{PlayoutConfig, ReceiverConfig};
 pub use counters::{ReceiveReport, ReceiverCounters};
+pub(crate) use expected::Next;
 pub use request::RecoveryRequest;
 pub use slice::{ReadySlice, RecoveredBy};
 
@@ -43,7 +45,7 @@ use rift_fec::Solver;
 use crate::fec::{self, Code};
 use crate::message::{self, ArrivalFeedback, FecPacket, Incoming, MediaBody, VideoChunk};
 use crate::{DropReason, FrameId, PacketId, Timestamp};
-use frame::{FrameTable, Position};
+use frame::{FrameTable, Placed, Position};
 use history::History;
 use parity::{Outcome, ParityStore, Stripe};
 use playout::Playout;
@@ -371,13 +373,34 @@ impl VideoReceiver {
         }
         let placed = self.frames.place(now, chunk, by)?;
         self.window.note_video(id, at, body, chunk.payload, by == RecoveredBy::Parity);
+        self.on_placed(now, frame, chunk.timestamp_us, by, placed, follows);
+        if !self.parities.is_empty() && by != RecoveredBy::Parity {
+            if by == RecoveredBy::Retransmission {
+                self.stand_in(at, body, chunk.payload);
+            }
+            self.retry_parities(now);
+        }
+        Ok(())
+    }
+
+    /// A chunk of `frame` is in its place. `follows`: it is the next in line.
+    #[inline]
+    fn on_placed(
+        &mut self,
+        now: Timestamp,
+        frame: u64,
+        timestamp_us: u64,
+        by: RecoveredBy,
+        placed: Placed,
+        follows: bool,
+    ) {
         self.counters.chunks += 1;
         if by == RecoveredBy::Nothing {
             if placed.opened {
                 // No more parity of the frame before will come.
                 self.repair.look_again();
                 self.stall_us -= self.stall_us / STALL_MEMORY_FRAMES;
-                self.playout.on_frame_begun(now, chunk.timestamp_us);
+                self.playout.on_frame_begun(now, timestamp_us);
             } else if follows {
                 self.playout.on_gap(placed.gap_us);
             }
@@ -386,15 +409,8 @@ impl VideoReceiver {
         }
         if placed.frame_whole && self.frames.frame(frame).is_some_and(|f| f.recovered == RecoveredBy::Nothing)
         {
-            self.playout.on_frame_whole(now, chunk.timestamp_us);
+            self.playout.on_frame_whole(now, timestamp_us);
         }
-        if !self.parities.is_empty() && by != RecoveredBy::Parity {
-            if by == RecoveredBy::Retransmission {
-                self.stand_in(at, body, chunk.payload);
-            }
-            self.retry_parities(now);
-        }
-        Ok(())
     }
 
     /// Makes room for a frame, at the cost of the oldest ones.

@@ -309,6 +309,31 @@ impl PacketWindow {
         resent
     }
 
+    /// As [`note_video`](Self::note_video), of the packet in line with the next chunk. `wrapper` begins with the bytes
+    /// around the payload: `head_len` before and `tail_len` behind it.
+    #[inline]
+    pub(super) fn note_next(
+        &mut self,
+        id: u64,
+        at: Position,
+        payload_len: usize,
+        (head_len, tail_len): (usize, usize),
+        wrapper: &[u8; WRAPPER_MAX],
+    ) {
+        let index = self.index(id);
+        let slot = &mut self.slots[index];
+        slot.kind = Kind::Video;
+        slot.frame = at.frame;
+        slot.slice = at.slice;
+        slot.chunk = at.chunk;
+        slot.payload_len = payload_len as u16;
+        slot.head_len = head_len as u8;
+        slot.tail_len = tail_len as u8;
+        let place = id as usize & (self.wrappers.len() - 1);
+        self.wrappers[place] = *wrapper;
+        self.front = Some((id, at));
+    }
+
     /// A chunk with this id and place was sent again: a later one came with a lower id.
     pub(super) fn would_be_resent(&self, id: u64, at: Position) -> bool {
         self.front.is_some_and(|(newest, front)| id > newest && at < front)

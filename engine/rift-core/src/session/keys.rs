@@ -5,7 +5,7 @@
 //! id from the announced first one on is sealed before the peer acknowledged; and every packet that
 //! the replay window would still take finds its key.
 
-use rift_crypto::{OpenKey, Replay, ReplayWindow, SealKey};
+use rift_crypto::{OpenError, OpenKey, Replay, ReplayWindow, SealKey};
 
 use super::Violation;
 use crate::message::proto::KeyUpdate;
@@ -270,25 +270,63 @@ impl Opener {
         packet_id: PacketId,
         datagram: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
-        let id = packet_id.0;
-        self.window.check(id).map_err(|replay| match replay {
-            Replay::Duplicate => DropReason::Replayed,
-            Replay::TooOld => DropReason::TooOld,
-        })?;
+        self.check(packet_id)?;
         let (header, sealed) =
             datagram.split_first_chunk_mut::<TRANSPORT_HEADER_LEN>().ok_or(DropReason::TooShort)?;
         if sealed.len() < TAG_LEN {
             return Err(DropReason::TooShort);
         }
-        let (key, _) =
-            self.keys.iter().flatten().find(|(_, first)| id >= *first).ok_or(DropReason::TooOld)?;
-        let body = key.open_in_place(id, header, sealed).map_err(|_| DropReason::BadSeal)?;
+        let key = self.key(packet_id)?;
+        let body = key.open_in_place(packet_id.0, header, sealed).map_err(|_| DropReason::BadSeal)?;
+        self.on_opened(packet_id);
+        Ok(body)
+    }
+
+    /// As [`open`](Self::open), with the body into `body`, which must have its length.
+    ///
+    /// # Errors
+    /// As there. `body` then holds nothing usable.
+    #[inline]
+    pub(crate) fn open_into(
+        &mut self,
+        packet_id: PacketId,
+        datagram: &[u8],
+        body: &mut [u8],
+    ) -> Result<(), DropReason> {
+        self.check(packet_id)?;
+        let (header, sealed) =
+            datagram.split_first_chunk::<TRANSPORT_HEADER_LEN>().ok_or(DropReason::TooShort)?;
+        let key = self.key(packet_id)?;
+        key.open_into(packet_id.0, header, sealed, body).map_err(|error| match error {
+            OpenError::TooShort => DropReason::TooShort,
+            OpenError::Forged => DropReason::BadSeal,
+        })?;
+        self.on_opened(packet_id);
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&self, id: PacketId) -> Result<(), DropReason> {
+        self.window.check(id.0).map_err(|replay| match replay {
+            Replay::Duplicate => DropReason::Replayed,
+            Replay::TooOld => DropReason::TooOld,
+        })
+    }
+
+    #[inline]
+    fn key(&self, id: PacketId) -> Result<&OpenKey, DropReason> {
+        let found = self.keys.iter().flatten().find(|(_, first)| id.0 >= *first);
+        found.map(|(key, _)| key).ok_or(DropReason::TooOld)
+    }
+
+    /// The packet is authentic.
+    #[inline]
+    fn on_opened(&mut self, PacketId(id): PacketId) {
         self.window.mark(id);
         if self.newest.is_none_or(|newest| id > newest) {
             self.newest = Some(id);
             self.forget_old_key(id);
         }
-        Ok(body)
     }
 
     /// The peer announced a key.

@@ -179,14 +179,35 @@ impl Link {
         let newest = self.channel.opener.newest();
         let len = datagram.len();
         let body = self.channel.opener.open(packet_id, datagram)?;
-        if newest.is_none_or(|newest| packet_id.0 > newest) && self.path != path {
+        self.on_opened(now, path, len, newest.is_none_or(|newest| packet_id.0 > newest));
+        Ok(body)
+    }
+
+    /// As [`open`](Self::open), with the body into `body`, which must have its length.
+    #[inline]
+    pub(crate) fn open_into(
+        &mut self,
+        now: Timestamp,
+        path: Path,
+        packet_id: PacketId,
+        datagram: &[u8],
+        body: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let newest = self.channel.opener.newest();
+        self.channel.opener.open_into(packet_id, datagram, body)?;
+        self.on_opened(now, path, datagram.len(), newest.is_none_or(|newest| packet_id.0 > newest));
+        Ok(())
+    }
+
+    #[inline]
+    fn on_opened(&mut self, now: Timestamp, path: Path, len: usize, is_newest: bool) {
+        if is_newest && self.path != path {
             self.path = path;
             self.counters.path_changes += 1;
         }
         self.last_received = now;
         self.counters.received_packets += 1;
         self.counters.received_bytes += len as u64;
-        Ok(body)
     }
 
     pub(crate) fn on_congestion_mark(&mut self) {

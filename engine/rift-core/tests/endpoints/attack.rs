@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use rift_core::endpoint::{HostEvent, Purpose};
 use rift_core::wire::{HANDSHAKE_HEADER_LEN, HandshakeKind, Header, TRANSPORT_HEADER_LEN};
-use rift_core::{DropReason, HandshakeId};
+use rift_core::{DropReason, FrameId, HandshakeId};
 
 use crate::world::{Datagram, Fate, World, client_config, host_address, host_config, known_host};
 
@@ -241,6 +241,42 @@ fn tampered_packets_are_lost_packets() {
     assert!(session.link.received_packets > 20);
     assert!(world.clients[0].drops.contains(&DropReason::BadSeal));
     assert!(world.clients[0].drops.contains(&DropReason::BadChecksum));
+}
+
+/// Proves R-SEAL-11: every packet with video is overtaken by copies of it in which a bit is wrong somewhere. The copies
+/// change nothing: each picture comes as it was sent.
+#[test]
+fn what_does_not_open_leaves_no_trace_in_a_picture() {
+    let mut world = World::streaming();
+    let client = world.clients[0].address;
+    let (mut sent, mut forged) = (Vec::new(), 0);
+    for id in 0..20 {
+        let slices = world.submit_frame(id, 15_000, 2);
+        sent.extend((0..).zip(slices).map(|(index, slice)| (FrameId(id), index, slice)));
+        for _ in 0..16 {
+            for datagram in world.network.clone() {
+                let is_new = datagram.to == client && datagram.at <= world.now.plus_micros(1_000);
+                for at in [0, 30, 600, 1_170, 1_181].into_iter().filter(|_| is_new) {
+                    let mut copy = datagram.clone();
+                    if let Some(byte) = copy.bytes.get_mut(TRANSPORT_HEADER_LEN + at) {
+                        *byte ^= 1 << (id % 8);
+                        world.deliver(copy);
+                        forged += 1;
+                    }
+                }
+                if is_new {
+                    // Right behind them, so that each was the next in line.
+                    world.deliver(datagram);
+                }
+            }
+            world.run_ms(1);
+        }
+    }
+    assert!(forged > 500, "{forged}");
+    world.run_ms(50);
+    assert_eq!(world.clients[0].slices, sent);
+    let drops = &world.clients[0].drops;
+    assert_eq!(drops.iter().filter(|&&reason| reason == DropReason::BadSeal).count(), forged);
 }
 
 /// Strangers who knock all the time, with real handshakes, keep nobody out.

@@ -2,7 +2,7 @@
 
 use super::sliding_coefficient;
 use crate::aligned::Aligned;
-use crate::isal::{self, Pieces, Rows};
+use crate::multiply::{self, Pieces, Rows};
 
 /// Makes the parities of one window at a time, in buffers made once: [`begin`](Self::begin), then
 /// [`add`](Self::add) each shard.
@@ -64,7 +64,7 @@ impl SlidingEncoder {
             );
         }
         let rows = Rows { bytes: self.sums.bytes_mut(), stride: self.stride, count: self.parities };
-        isal::add(&self.pieces, &self.tables, bytes, rows);
+        multiply::add(&self.pieces, &self.tables, bytes, rows);
     }
 
     /// The bytes of parity `parity`; empty if there is no such parity.

@@ -2,7 +2,7 @@
 
 use super::sliding_coefficient;
 use crate::field;
-use crate::isal::{self, Pieces, Rows};
+use crate::multiply::{self, Pieces, Rows};
 
 /// Nobody has this key.
 const FREE: u64 = u64::MAX;
@@ -209,7 +209,7 @@ impl SlidingSolver {
     fn add_shard(&mut self, at: usize, coefficient: u8, shard: &[u8]) {
         let bytes = &mut self.bytes[at * self.len_max..][..self.len_max];
         let rows = Rows { bytes, stride: self.len_max, count: 1 };
-        isal::add(&self.pieces, self.pieces.of(coefficient), shard, rows);
+        multiply::add(&self.pieces, self.pieces.of(coefficient), shard, rows);
     }
 
     /// Adds `factor` times equation `from` to equation `to`.
@@ -231,7 +231,7 @@ impl SlidingSolver {
             (&high[..len], &mut low[to * self.len_max..])
         };
         let rows = Rows { bytes: &mut target[..self.len_max], stride: self.len_max, count: 1 };
-        isal::add(&self.pieces, self.pieces.of(factor), source, rows);
+        multiply::add(&self.pieces, self.pieces.of(factor), source, rows);
     }
 
     /// Gives the equation a pivot, and takes that out of all others. Returns `false` if nothing is unknown in it, and
@@ -254,7 +254,7 @@ impl SlidingSolver {
             let row = &mut self.bytes[at * self.len_max..][..len];
             self.found[..len].copy_from_slice(row);
             let rows = Rows { bytes: row, stride: len, count: 1 };
-            isal::add(&self.pieces, self.pieces.of(factor ^ 1), &self.found[..len], rows);
+            multiply::add(&self.pieces, self.pieces.of(factor ^ 1), &self.found[..len], rows);
         }
         self.equations[at].pivot = place as u8;
         for other in 0..self.equations.len() {

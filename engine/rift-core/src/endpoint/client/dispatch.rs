@@ -10,7 +10,7 @@ use crate::message::proto::{self, Codec, HelloAck, RefusalReason};
 use crate::message::{self, Incoming};
 use crate::session::link::{Channel, Link, Taken};
 use crate::session::{CloseCode, CloseReason, Features, Violation};
-use crate::wire::{HandshakeHeader, TransportHeader};
+use crate::wire::{HandshakeHeader, TAG_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
 use crate::{Bitrate, DropReason, Timestamp};
 
 impl ClientEndpoint {
@@ -80,7 +80,17 @@ impl ClientEndpoint {
             return Err(DropReason::UnknownAlias);
         }
         let id = header.packet_id;
-        let body = session.link.open(now, path, id, datagram)?;
+        let next = self.streaming.as_ref().and_then(|streaming| streaming.expect(id, datagram.len()));
+        let mut in_place = None;
+        let body = if let (Some(next), Some(streaming)) = (next, &mut self.streaming) {
+            let link = &mut session.link;
+            let open = |datagram: &[u8], body: &mut [u8]| link.open_into(now, path, id, datagram, body);
+            in_place = streaming.open_next(&next, datagram, open)?.then_some(next);
+            let end = datagram.len() - TAG_LEN;
+            &mut datagram[TRANSPORT_HEADER_LEN..end]
+        } else {
+            session.link.open(now, path, id, datagram)?
+        };
         session.msg3 = None;
         if ecn == Ecn::Ce {
             session.link.on_congestion_mark();
@@ -90,6 +100,10 @@ impl ClientEndpoint {
         }
         if let Some(streaming) = &mut self.streaming {
             streaming.on_packet(now, id, ecn);
+            if let Some(next) = &in_place {
+                streaming.handle_next(now, next, body.len() + TRANSPORT_OVERHEAD);
+                return Ok(());
+            }
             if let Some(taken) = streaming.handle_chunk(now, id, body) {
                 return taken;
             }

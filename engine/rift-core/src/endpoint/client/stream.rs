@@ -10,12 +10,13 @@ use crate::message::proto::control_message::Control;
 use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
 use crate::message::{ChunkReader, MediaBody, VideoChunk, encode_nack};
 use crate::receive::{
-    AudioFrame, AudioQueue, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest, VideoReceiver,
+    AudioFrame, AudioQueue, Next, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest,
+    VideoReceiver,
 };
 use crate::session::Features;
 use crate::session::keys::Use;
 use crate::session::link::Link;
-use crate::wire::TRANSPORT_OVERHEAD;
+use crate::wire::{TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use crate::{DropReason, FrameId, PacketId, Timestamp};
 
 /// How often reception is reported (RIFT R-FB-1), in microseconds.
@@ -77,6 +78,51 @@ impl Streaming {
         if ecn != Ecn::NotEct {
             self.receiver.on_ecn(id, ecn as u8);
         }
+    }
+
+    /// What packet `id`, in a datagram of `len` bytes, is if it is the next in line.
+    #[inline]
+    pub(super) fn expect(&self, id: PacketId, len: usize) -> Option<Next> {
+        let look = self.chunks.look().filter(|look| look.body_len() + TRANSPORT_OVERHEAD == len)?;
+        self.receiver.expect(id, look)
+    }
+
+    /// Has `open` open `datagram` into the place of its chunk. `true`: it is that chunk, to be given to
+    /// [`handle_next`](Self::handle_next). `false`: it is something else, and its body stands in `datagram`, as if it had
+    /// been opened there.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    #[inline]
+    pub(super) fn open_next(
+        &mut self,
+        next: &Next,
+        datagram: &mut [u8],
+        open: impl FnOnce(&[u8], &mut [u8]) -> Result<(), DropReason>,
+    ) -> Result<bool, DropReason> {
+        let chunks = &self.chunks;
+        let opened = self.receiver.lend(next, |place| {
+            open(datagram, place)?;
+            let chunk = chunks.look().and_then(|look| look.repeated(place));
+            let is_next = chunk.is_some_and(|chunk| chunk.chunk_index == next.chunk_index());
+            if !is_next
+                && let Some(body) =
+                    datagram.get_mut(TRANSPORT_HEADER_LEN..).and_then(|b| b.get_mut(..place.len()))
+            {
+                body.copy_from_slice(place);
+            }
+            Ok(is_next)
+        });
+        opened.unwrap_or(Err(DropReason::NoRoom))
+    }
+
+    /// Takes the packet that was opened into its place, `len` bytes with header and tag.
+    #[inline]
+    pub(super) fn handle_next(&mut self, now: Timestamp, next: &Next, len: usize) {
+        if self.features.contains(Features::ARRIVAL_FEEDBACK) {
+            self.arrivals.on_packet(now, len);
+        }
+        self.receiver.handle_next(now, next);
     }
 
     /// Takes a body if it is a chunk as encoders write them, which is what nearly all bodies are. `None`:

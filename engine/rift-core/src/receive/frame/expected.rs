@@ -1,0 +1,113 @@
+//! Chunks that are opened right where they belong.
+//!
+//! Knows which chunk comes next if nothing is lost or overtakes, and where its payload goes; lends that place, and
+//! what lies around it for the bytes around the payload, to whoever opens the packet. Invariants: a place is lent only
+//! if no chunk is there, and counts as filled only by [`FrameTable::count_expected`]; what lies around it is the same
+//! afterwards, whatever was written.
+
+use super::{FrameTable, Placed, Position};
+use crate::Timestamp;
+use crate::message::{EDGE, VideoChunk};
+use crate::receive::RecoveredBy;
+
+/// The next chunk in line, and its place.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::receive) struct Expected {
+    pub(in crate::receive) at: Position,
+    /// Of the frame and the slice in their tables.
+    frame_at: usize,
+    slice_at: usize,
+    /// Of the payload, in the bytes of all frames.
+    start: usize,
+    pub(in crate::receive) payload_len: usize,
+}
+
+impl FrameTable {
+    /// The chunk behind `front`, if it can be taken as it is: like `fields`, with a payload of `payload_len` bytes, at
+    /// least twice [`EDGE`], in packet `id`. The last of a slice is none.
+    #[inline]
+    pub(in crate::receive) fn expect(
+        &self,
+        front: Position,
+        fields: &VideoChunk<'_>,
+        payload_len: usize,
+        id: u64,
+    ) -> Option<Expected> {
+        let chunk = front.chunk + 1;
+        let frame_at = self.index(front.frame);
+        let frame = &self.frames[frame_at];
+        let slice_at = frame_at * self.sizes.slices + usize::from(front.slice);
+        let slice = &self.slices[slice_at];
+        let is_next = frame.open
+            && frame.id == front.frame
+            && fields.frame_id.0 == front.frame
+            && fields.slice_index == u32::from(front.slice)
+            && slice.count == fields.chunk_count
+            && chunk + 1 < slice.count
+            && slice.stride as usize == payload_len;
+        if !is_next {
+            return None;
+        }
+        // All that `place` would find out, and nothing that it would do besides.
+        let is_last = fields.last_slice || !self.marks_last;
+        let total = front.slice + 1;
+        let fits = if is_last {
+            frame.total == total && frame.begun <= total
+        } else {
+            frame.total == 0 || total < frame.total
+        };
+        let is_plain = fits
+            && frame.agrees_with(fields)
+            && id < frame.resent_from
+            && !slice.tail_noticed
+            && payload_len >= 2 * EDGE
+            && !self.bit(front.frame, slice, chunk);
+        let start = frame.buffer as usize * self.sizes.buffer_bytes + slice.chunk_offset(chunk);
+        let at = Position { chunk, ..front };
+        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len })
+    }
+
+    /// Lends the place of `expected` to `write`: room for a body of `body_len` bytes whose payload is at `head_len`. The
+    /// bytes around the payload, if there are at most [`EDGE`] at each side, are [`around`](Self::around) afterwards.
+    /// `None` if there is no such room.
+    #[inline]
+    pub(in crate::receive) fn lend<T>(
+        &mut self,
+        expected: &Expected,
+        head_len: usize,
+        body_len: usize,
+        write: impl FnOnce(&mut [u8]) -> T,
+    ) -> Option<T> {
+        let tail_len = body_len.checked_sub(head_len + expected.payload_len)?;
+        if head_len > EDGE || tail_len > EDGE {
+            return None;
+        }
+        let (start, end) = (expected.start.checked_sub(EDGE)?, EDGE + expected.payload_len);
+        let room = self.bytes.get_mut(start..start + end + EDGE)?;
+        // The end of the chunk before, and the beginning of the one behind, which may be there.
+        let (before, after) = self.around.split_at_mut(EDGE);
+        before.copy_from_slice(&room[..EDGE]);
+        after.copy_from_slice(&room[end..]);
+        let written = write(&mut room[EDGE - head_len..end + tail_len]);
+        before.swap_with_slice(&mut room[..EDGE]);
+        after.swap_with_slice(&mut room[end..]);
+        Some(written)
+    }
+
+    /// What was written around the payload that [`lend`](Self::lend) lent a place to: its last [`EDGE`] bytes before
+    /// the payload, and behind them its first behind it.
+    #[inline]
+    pub(in crate::receive) fn around(&self) -> &[u8; 2 * EDGE] {
+        &self.around
+    }
+
+    /// The chunk was written to its place.
+    #[inline]
+    pub(in crate::receive) fn count_expected(&mut self, now: Timestamp, expected: &Expected) -> Placed {
+        let Expected { at, frame_at, slice_at, .. } = *expected;
+        let words = self.slices[slice_at].words;
+        self.words[frame_at * self.sizes.bitmap_words + words + at.chunk as usize / 64] |=
+            1 << (at.chunk % 64);
+        self.count(now, frame_at, slice_at, RecoveredBy::Nothing, false)
+    }
+}
