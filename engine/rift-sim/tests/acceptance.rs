@@ -34,6 +34,14 @@ fn a_sound_network_shows_every_frame_at_once() {
     assert!(report.latency.p50 < 8_000, "{report}");
 }
 
+/// Proves R-PLAY-4: a queue that goes away between two slices of a frame leaves neither it nor what follows late.
+#[test]
+fn frames_of_several_slices_keep_their_order_when_a_queue_goes() {
+    for seed in 1..=6 {
+        assert_passed(&text("duration 1s; warmup 0s; down rate 12Mbit/s; video rate 20Mbit/s slices 4", seed));
+    }
+}
+
 #[test]
 fn rough_paths_are_survived() {
     for name in ["wifi", "bursts", "squeeze"] {

@@ -282,8 +282,11 @@ impl Delta2 {
     #[inline]
     pub fn on_outcome(&mut self, outcome: &PacketOutcome) {
         let packet = &outcome.packet;
-        // Over about 200 packets: with less, one lost frame of a random loss would look like a flood.
-        self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
+        // Over about 200 packets: with less, one lost frame of a random loss would look like a flood. What is told of
+        // while others are overdue was lost to a path that stood still.
+        if !(outcome.is_lost() && self.hold.is_waiting()) {
+            self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
+        }
         self.runs.on_packet(outcome.is_lost());
         let Fate::Arrived { delay_us, marked, .. } = outcome.fate else {
             if self.loss < LOSS_MAX && !self.is_queued() {

@@ -646,6 +646,7 @@ impl VideoReceiver {
     }
 
     /// The next packet in line has come.
+    #[inline]
     fn learn_spacing(&mut self, now: Timestamp, at: Position) {
         let Some(frame) = self.frames.frame(at.frame) else { return };
         let gap_us = now.micros_since(frame.last_arrival).min(SPACING_MAX_US) as f32;

@@ -135,6 +135,11 @@ impl Playout {
         smooth.plus_micros(self.jitter_us)
     }
 
+    /// No frame that comes now is shown after this.
+    pub(super) fn latest(&self, now: Timestamp) -> Timestamp {
+        now.plus_micros(self.config.deadline_us)
+    }
+
     /// After this the frame must not be shown any more.
     pub(super) fn deadline(&self, first_arrival: Timestamp, timestamp_us: u64) -> Timestamp {
         let expected = clamp(self.arrival.expected(timestamp_us), first_arrival, EARLY_MAX_US)

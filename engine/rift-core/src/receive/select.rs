@@ -48,12 +48,13 @@ impl VideoReceiver {
         let deadline = self.deadline(frame);
         let mut show_at = self.show_at(frame);
         // What evens out jitter may shrink from one frame to the next; their order on the screen stays. A time
-        // beyond the deadline is from before the clock was set back.
-        if self.last_show_at <= deadline {
+        // beyond what any frame waits for is from before the clock was set back.
+        if self.last_show_at <= deadline.max(self.playout.latest(now)) {
             show_at = show_at.max(self.last_show_at);
         }
-        self.last_show_at = show_at;
         if last {
+            // Only now: before a frame is whole, what is expected of it may be that of a queue that is gone.
+            self.last_show_at = show_at;
             self.history.on_handed_out(frame);
             self.counters.frames += 1;
             self.counters.frames_not_shown += u64::from(!show);

@@ -145,6 +145,8 @@ impl Player {
         }
         // The last word counts: a frame may turn out late while it comes in.
         picture.show &= slice.show;
+        picture.show_at = slice.show_at;
+        picture.deadline = slice.deadline;
         if slice.last {
             return Some(picture);
         }
