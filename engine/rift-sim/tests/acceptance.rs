@@ -38,7 +38,10 @@ fn a_sound_network_shows_every_frame_at_once() {
 #[test]
 fn frames_of_several_slices_keep_their_order_when_a_queue_goes() {
     for seed in 1..=6 {
-        assert_passed(&text("duration 1s; warmup 0s; down rate 12Mbit/s; video rate 20Mbit/s slices 4", seed));
+        assert_passed(&text(
+            "duration 1s; warmup 0s; down rate 12Mbit/s; video rate 20Mbit/s slices 4",
+            seed,
+        ));
     }
 }
 

@@ -118,6 +118,9 @@ const LATE_LOSS: f64 = 1e-3;
 const LATE_LOSS_US: u64 = 8_000;
 /// Packets overdue and no report for longer than this are an outage, not a hiccup; in microseconds.
 const OUTAGE_US: u64 = 100_000;
+/// What is told lost after packets were overdue and nothing came for this long was lost to a path that stood still; in
+/// microseconds. It says nothing about one that moves.
+const STOOD_STILL_US: u64 = 45_000;
 /// What is left of the rate after an outage.
 const AFTER_OUTAGE: f64 = 0.5;
 /// And of that in an outage: a frame that only tries the path should not be what it has to carry when it is back.
@@ -174,6 +177,8 @@ pub struct Delta2 {
     pace_bps: f64,
     rtt_min_us: RttMin,
     loss: f64,
+    /// As of the report before.
+    loss_before: f64,
     runs: LossRuns,
     mark: f64,
     updated_at: Timestamp,
@@ -244,6 +249,7 @@ impl Delta2 {
             pace_bps: rate_bps * PACE_FIRST,
             rtt_min_us: RttMin { began: Timestamp::ZERO, current_us: u64::MAX, before_us: u64::MAX },
             loss: 0.0,
+            loss_before: 0.0,
             runs: LossRuns::default(),
             mark: 0.0,
             updated_at: Timestamp::ZERO,
@@ -282,11 +288,8 @@ impl Delta2 {
     #[inline]
     pub fn on_outcome(&mut self, outcome: &PacketOutcome) {
         let packet = &outcome.packet;
-        // Over about 200 packets: with less, one lost frame of a random loss would look like a flood. What is told of
-        // while others are overdue was lost to a path that stood still.
-        if !(outcome.is_lost() && self.hold.is_waiting()) {
-            self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
-        }
+        // Over about 200 packets: with less, one lost frame of a random loss would look like a flood.
+        self.loss += (f64::from(u8::from(outcome.is_lost())) - self.loss) / 200.0;
         self.runs.on_packet(outcome.is_lost());
         let Fate::Arrived { delay_us, marked, .. } = outcome.fate else {
             if self.loss < LOSS_MAX && !self.is_queued() {
@@ -321,6 +324,10 @@ impl Delta2 {
             // The longest counts, and is forgotten within a second or so.
             self.report_interval_us = interval_us.max(self.report_interval_us * 0.97);
         }
+        if self.hold.is_waiting() && self.silence_us > STOOD_STILL_US {
+            self.loss = self.loss.min(self.loss_before);
+        }
+        self.loss_before = self.loss;
         self.check_overdue(now, flight);
         self.decide(now);
     }

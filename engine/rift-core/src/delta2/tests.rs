@@ -279,6 +279,29 @@ fn random_loss_is_no_congestion_until_it_is_a_flood() {
     assert!(model.mbps() < 12.0 && model.saw(Reason::Loss) > 0, "{}", model.mbps());
 }
 
+/// Proves R-CTRL-8: what an outage took is no flood.
+#[test]
+fn losses_of_an_outage_do_not_count() {
+    let told_lost = |silence_us: u64| {
+        let mut model = Model::new(20.0);
+        model.seconds(3.0);
+        let sent_at = model.now;
+        let at = |us: u64| Model::at(sent_at + us);
+        let flight = InFlight { bytes: 30_000, oldest_unreported: Some(at(0)) };
+        model.delta.handle_timeout(at(60_000), flight);
+        assert!(model.delta.is_overdue());
+        let packet = SentPacket { bytes: BYTES, sent_at: at(0), ..SentPacket::default() };
+        (0..100).for_each(|_| model.delta.on_outcome(&PacketOutcome { packet, fate: Fate::Lost }));
+        let last = model.delta.last_report.unwrap().as_micros();
+        let report = ReportSummary { rtt_us: Some(20_000), ..ReportSummary::default() };
+        model.delta.last_report = Some(Model::at(last + 60_000));
+        model.delta.on_report(Model::at(last + 60_000 + silence_us), &report, flight);
+        model.delta.loss
+    };
+    assert!(told_lost(44_000) > 0.3);
+    assert!(told_lost(60_000) < 0.01);
+}
+
 /// Proves R-CTRL-15: jitter neither hides most of the path nor is taken for a queue, and a queue still is one.
 #[test]
 fn jitter_is_no_congestion() {
