@@ -1,11 +1,15 @@
 //! Between screen pixels (BGRX) and planar 4:2:0 in BT.709 limited range.
 //!
-//! Owns: the two conversions, in fixed point of 8 bits. Written as plain loops over rows that the compiler
-//! turns into SIMD (see `kernel`). Never: scales, allocates, or converts from another matrix than the one it is told.
+//! Owns: what the encoders' conversion asks of the crate `yuv`, which has its loops (13 bits of fixed point in SIMD),
+//! the edges of odd sizes, and the way back in 8 bits (see `kernel`). Never: scales, allocates, or converts from another matrix than the one it is told.
 //! Invariant: every luma, chroma and colour value is within the bound that the tests state of the exact one
 //! (ITU-R BT.709 section 3, ITU-T H.264 equations E-20 to E-25).
 
 mod kernel;
+
+use yuv::{
+    BufferStoreMut, YuvConversionMode, YuvPlanarImageMut, YuvRange, YuvStandardMatrix, bgra_to_yuv420,
+};
 
 use crate::{CodecError, ColorMatrix, ColorSpace, I420Buffer, I420View};
 
@@ -18,29 +22,34 @@ pub fn bgrx_to_i420(
     height: u32,
     to: &mut I420Buffer,
 ) -> Result<(), CodecError> {
-    let (width, height) = (width as usize, height as usize);
-    if (width.next_multiple_of(2), height.next_multiple_of(2)) != (to.width(), to.height()) {
+    let (columns, rows) = (width as usize, height as usize);
+    if (columns.next_multiple_of(2), rows.next_multiple_of(2)) != (to.width(), to.height()) {
         return Err(CodecError::Input("the buffer does not have the picture's size"));
     }
-    if width == 0 || height == 0 || stride < width * 4 || data.len() < (height - 1) * stride + width * 4 {
-        return Err(CodecError::Input("the pixels do not cover the picture"));
-    }
+    let data = covered(columns, rows, stride).and_then(|len| data.get(..len)).ok_or(TOO_FEW_PIXELS)?;
     let coded_width = to.width();
     let (luma, blue, red) = to.planes_mut();
-    let rows = luma.chunks_exact_mut(2 * coded_width).zip(blue.chunks_exact_mut(coded_width / 2));
-    for (pair, ((y, u), v)) in rows.zip(red.chunks_exact_mut(coded_width / 2)).enumerate() {
-        let top = &data[2 * pair * stride..][..width * 4];
-        let bottom = &data[(2 * pair + 1).min(height - 1) * stride..][..width * 4];
-        let (y_top, y_bottom) = y.split_at_mut(coded_width);
-        kernel::luma_row(top, &mut y_top[..width]);
-        kernel::luma_row(bottom, &mut y_bottom[..width]);
-        kernel::chroma_row(top, bottom, &mut u[..width / 2], &mut v[..width / 2]);
-        if width % 2 == 1 {
-            y_top[width] = y_top[width - 1];
-            y_bottom[width] = y_bottom[width - 1];
-            let (edge, edge_below) = (twice(&top[(width - 1) * 4..]), twice(&bottom[(width - 1) * 4..]));
-            kernel::chroma_row(&edge, &edge_below, &mut u[width / 2..], &mut v[width / 2..]);
+    // The library pairs rows of all planes, so luma must not have the row that repeats the last one.
+    let mut picture = YuvPlanarImageMut {
+        y_plane: BufferStoreMut::Borrowed(&mut luma[..rows * coded_width]),
+        y_stride: coded_width as u32,
+        u_plane: BufferStoreMut::Borrowed(blue),
+        u_stride: coded_width as u32 / 2,
+        v_plane: BufferStoreMut::Borrowed(red),
+        v_stride: coded_width as u32 / 2,
+        width,
+        height,
+    };
+    let (range, matrix) = (YuvRange::Limited, YuvStandardMatrix::Bt709);
+    bgra_to_yuv420(&mut picture, data, stride as u32, range, matrix, YuvConversionMode::Balanced)
+        .map_err(|_| TOO_FEW_PIXELS)?;
+    if columns < coded_width {
+        for row in luma.chunks_exact_mut(coded_width).take(rows) {
+            row[columns] = row[columns - 1];
         }
+    }
+    if rows % 2 == 1 {
+        luma.copy_within((rows - 1) * coded_width..rows * coded_width, rows * coded_width);
     }
     Ok(())
 }
@@ -55,7 +64,7 @@ pub fn i420_to_bgrx(
     picture.check()?;
     let (width, height) = (picture.width as usize, picture.height as usize);
     if stride < width * 4 || to.len() < (height - 1) * stride + width * 4 {
-        return Err(CodecError::Input("the pixels do not cover the picture"));
+        return Err(TOO_FEW_PIXELS);
     }
     let chroma_width = width.div_ceil(2);
     let factors = Factors::of(color);
@@ -92,10 +101,14 @@ impl Factors {
     }
 }
 
-/// A pixel beside itself.
-fn twice(pixel: &[u8]) -> [u8; 8] {
-    let pixel = [pixel[0], pixel[1], pixel[2], pixel[3]];
-    (u64::from(u32::from_le_bytes(pixel)) << 32 | u64::from(u32::from_le_bytes(pixel))).to_le_bytes()
+const TOO_FEW_PIXELS: CodecError = CodecError::Input("the pixels do not cover the picture");
+
+/// Bytes of a picture of four-byte pixels in whole rows; `None` where there is no such picture. Whole, because the
+/// library leaves out a last pair of rows that is shorter than its stride, and says nothing.
+fn covered(width: usize, height: usize, stride: usize) -> Option<usize> {
+    let row =
+        width.checked_mul(4).filter(|&row| row > 0 && row <= stride && u32::try_from(stride).is_ok())?;
+    height.checked_mul(stride).filter(|&len| len >= row)
 }
 
 #[cfg(test)]
@@ -171,5 +184,79 @@ mod tests {
         assert!(view.y.data.iter().all(|&y| y == 235), "{:?}", view.y.data);
         assert!(view.u.data.iter().chain(view.v.data).all(|&c| c == 128));
         assert!(bgrx_to_i420(&pixels[..pixels.len() - 25], stride, 5, 3, &mut buffer).is_err());
+    }
+
+    #[test]
+    fn every_small_size_is_as_exact_as_any_other() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        // Past the 32 pixels that the widest loop takes at once, with bytes behind every row and the last.
+        for (width, height) in (1..=70u32).flat_map(|width| (1..=5u32).map(move |height| (width, height))) {
+            let (columns, rows) = (width as usize, height as usize);
+            let stride = columns * 4 + 12;
+            let pixels: Vec<u8> = (0..stride * (rows + 2)).map(|_| rng.u8(..)).collect();
+            let mut buffer = I420Buffer::new(width, height);
+            bgrx_to_i420(&pixels, stride, width, height, &mut buffer).unwrap();
+            let view = buffer.view();
+            // The pixel there or, beyond the edge, the nearest: red, green and blue.
+            let at = |x: usize, y: usize| {
+                let pixel = &pixels[y.min(rows - 1) * stride + x.min(columns - 1) * 4..];
+                [pixel[2], pixel[1], pixel[0]].map(f64::from)
+            };
+            for y in 0..buffer.height() {
+                for x in 0..buffer.width() {
+                    let [r, g, b] = at(x, y);
+                    let found = f64::from(view.y.row(y, buffer.width())[x]);
+                    assert!(
+                        (found - exact(r, g, b)[0]).abs() <= 1.2,
+                        "{width}x{height}: luma at {x}, {y}: {found} for {r} {g} {b}, {:?}",
+                        view.y.data
+                    );
+                    let block = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, j)| at((x & !1) + i, (y & !1) + j));
+                    let mean = [0, 1, 2].map(|c| block.iter().map(|pixel| pixel[c]).sum::<f64>() / 4.0);
+                    let [_, u, v] = exact(mean[0], mean[1], mean[2]);
+                    for (plane, exact) in [(view.u, u), (view.v, v)] {
+                        let found = f64::from(plane.row(y / 2, buffer.width() / 2)[x / 2]);
+                        assert!((found - exact).abs() <= 1.7, "{width}x{height}: chroma at {x}, {y}");
+                    }
+                }
+            }
+            // The same planes read as a picture of the odd size, which leaves samples behind its rows.
+            let own = I420View { width, height, ..view };
+            for (matrix, full_range) in
+                [ColorMatrix::Bt709, ColorMatrix::Bt601].into_iter().flat_map(|m| [(m, false), (m, true)])
+            {
+                let mut back = vec![7; stride * (rows + 2)];
+                i420_to_bgrx(&own, ColorSpace { matrix, full_range }, &mut back, stride).unwrap();
+                for (y, row) in back.chunks(stride).enumerate() {
+                    let used = if y < rows { columns * 4 } else { 0 };
+                    for (x, pixel) in row[..used].chunks(4).enumerate() {
+                        let sample =
+                            [view.y.row(y, columns)[x], view.u.row(y / 2, columns.div_ceil(2))[x / 2]];
+                        let v = view.v.row(y / 2, columns.div_ceil(2))[x / 2];
+                        let exact = exact_pixel([sample[0], sample[1], v], matrix, full_range);
+                        for (found, exact) in pixel.iter().zip(exact) {
+                            let difference = (f64::from(*found) - exact).abs();
+                            assert!(difference <= 1.5, "{width}x{height}: {pixel:?} against {exact:?}");
+                        }
+                    }
+                    assert!(row[used..].iter().all(|&byte| byte == 7), "{width}x{height}: beside row {y}");
+                }
+            }
+        }
+    }
+
+    /// Blue, green, red and 255.
+    fn exact_pixel([y, u, v]: [u8; 3], matrix: ColorMatrix, full_range: bool) -> [f64; 4] {
+        let (kr, kb) = match matrix {
+            ColorMatrix::Bt709 => (0.2126, 0.0722),
+            ColorMatrix::Bt601 => (0.299, 0.114),
+        };
+        let (offset, luma, chroma) = if full_range { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
+        let y = (f64::from(y) - offset) / luma;
+        let [u, v] = [u, v].map(|sample| (f64::from(sample) - 128.0) / chroma);
+        let (b, r) = (y + u * 2.0 * (1.0 - kb), y + v * 2.0 * (1.0 - kr));
+        let g = (y - kr * r - kb * b) / (1.0 - kr - kb);
+        let [b, g, r] = [b, g, r].map(|value| (value * 255.0).clamp(0.0, 255.0));
+        [b, g, r, 255.0]
     }
 }

@@ -81,7 +81,7 @@ impl I420View<'_> {
 pub enum FrameInput<'a> {
     /// Four bytes per pixel: blue, green, red, ignored. What X11 and KMS give (`DRM_FORMAT_XRGB8888`).
     Bgrx {
-        /// Pixels, row after row.
+        /// Pixels, row after row; the last has all its `stride` bytes too.
         data: &'a [u8],
         /// Bytes from one row to the next.
         stride: usize,
