@@ -100,11 +100,11 @@ const PACE_GROWTH: f64 = 1.5;
 const PACE_FREE: f64 = 400e6;
 /// A congestion's rate limits the ramp until the path has been calm for this long, in microseconds.
 const CALM_US: u64 = 2_000_000;
+/// And the last frames count for what is sent, not only their mean, if there was none for this long.
+const BOLD_US: u64 = 10_000_000;
 /// A queue that takes several steps to drain is one congestion: the rate before its first step is forgotten with this
 /// half life, in microseconds.
 const BEFORE_HALF_LIFE_US: f64 = 500_000.0;
-/// And the last frames count for what is sent, not only their mean, if there was none for this long.
-const BOLD_US: u64 = 10_000_000;
 /// A capacity so much higher than at the last congestion is another path.
 const OTHER_PATH: f64 = 1.25;
 /// Every packet was told of within round trip, noise, report interval and this; in microseconds. The sooner a path
@@ -489,9 +489,8 @@ impl Delta2 {
             if reason == Reason::Compete {
                 self.rate_bps = self.rate_bps.max(self.rivalry.before_test_bps(now));
             } else {
-                // Whoever else is there must not be met by a ramp.
+                // Whoever else is there must not be met by a ramp. But whoever is gone took a share that is free again.
                 let capacity_bps = self.capacity.bps().unwrap_or(self.rate_bps);
-                // But whoever is gone took a share that is free again.
                 let is_gone = seen.queue_us <= LIMIT_US;
                 let free_bps = if is_gone { self.rivalry.whole_bps() } else { 0.0 };
                 let rate = self.rate_bps.max(free_bps);

@@ -67,14 +67,13 @@ const STALL_MEMORY_FRAMES: u64 = 256;
 const LOST_MAX: usize = 32;
 /// Round trip time before one was measured, in microseconds.
 const RTT_INITIAL_US: u64 = 30_000;
-
-/// Whether `span_us` have passed since `since`. A clock that has jumped backwards counts as passed, so
-/// that nothing waits for the clock to catch up.
 /// Packets over which their distance is averaged.
 const SPACING_PACKETS: f32 = 64.0;
 /// Packets that are further apart than this do not follow each other, in microseconds.
 const SPACING_MAX_US: u64 = 5_000;
 
+/// Whether `span_us` have passed since `since`. A clock that has jumped backwards counts as passed, so
+/// that nothing waits for the clock to catch up.
 fn passed(now: Timestamp, since: Timestamp, span_us: u64) -> bool {
     now < since || now.micros_since(since) >= span_us
 }
