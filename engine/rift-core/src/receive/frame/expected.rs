@@ -2,7 +2,7 @@
 //!
 //! Knows which chunk comes next if nothing is lost or overtakes, and where its payload goes; lends that place, and
 //! what lies around it for the bytes around the payload, to whoever opens the packet. Invariants: a place is lent only
-//! if no chunk is there, and counts as filled only by [`FrameTable::count_expected`]; what lies around it is the same
+//! if no chunk is there, and counts as filled only by [`FrameTable::count_expected`]; the chunks around it are the same
 //! afterwards, whatever was written.
 
 use super::{FrameTable, Placed, Position};
@@ -20,6 +20,8 @@ pub(in crate::receive) struct Expected {
     /// Of the payload, in the bytes of all frames.
     start: usize,
     pub(in crate::receive) payload_len: usize,
+    /// The chunk behind it is there already.
+    has_next: bool,
 }
 
 impl FrameTable {
@@ -64,7 +66,8 @@ impl FrameTable {
             && !self.bit(front.frame, slice, chunk);
         let start = frame.buffer as usize * self.sizes.buffer_bytes + slice.chunk_offset(chunk);
         let at = Position { chunk, ..front };
-        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len })
+        let has_next = self.bit(front.frame, slice, chunk + 1);
+        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len, has_next })
     }
 
     /// Lends the place of `expected` to `write`: room for a body of `body_len` bytes whose payload is at `head_len`. The
@@ -84,13 +87,20 @@ impl FrameTable {
         }
         let (start, end) = (expected.start.checked_sub(EDGE)?, EDGE + expected.payload_len);
         let room = self.bytes.get_mut(start..start + end + EDGE)?;
-        // The end of the chunk before, and the beginning of the one behind, which may be there.
         let (before, after) = self.around.split_at_mut(EDGE);
+        // The end of the chunk before.
         before.copy_from_slice(&room[..EDGE]);
-        after.copy_from_slice(&room[end..]);
+        // The beginning of the one behind; where that is not there yet, to read its place would be to wait for memory.
+        if expected.has_next {
+            after.copy_from_slice(&room[end..]);
+        }
         let written = write(&mut room[EDGE - head_len..end + tail_len]);
         before.swap_with_slice(&mut room[..EDGE]);
-        after.swap_with_slice(&mut room[end..]);
+        if expected.has_next {
+            after.swap_with_slice(&mut room[end..]);
+        } else {
+            after.copy_from_slice(&room[end..]);
+        }
         Some(written)
     }
 
