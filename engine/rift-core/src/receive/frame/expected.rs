@@ -121,3 +121,43 @@ impl FrameTable {
         self.count(now, frame_at, slice_at, RecoveredBy::Nothing, false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FrameId;
+    use crate::receive::ReceiverConfig;
+
+    const NOW: Timestamp = Timestamp::from_micros(1000);
+    const LEN: usize = 3 * EDGE;
+
+    #[test]
+    fn whatever_is_written_the_chunks_around_it_stay() {
+        let payloads: [Vec<u8>; 4] = [1, 2, 3, 4].map(|fill| vec![fill; LEN]);
+        let chunk = |index: u32| VideoChunk {
+            frame_id: FrameId(0),
+            chunk_index: index,
+            chunk_count: 4,
+            payload: &payloads[index as usize],
+            last_slice: true,
+            ..Default::default()
+        };
+        for (first, is_next_there) in [([0, 3], false), ([0, 2], true)] {
+            let config = ReceiverConfig { frame_bytes_max: 64 << 10, ..Default::default() };
+            let mut table = FrameTable::new(&config.sizes(), true);
+            for index in first {
+                table.place(NOW, &chunk(index), RecoveredBy::Nothing).unwrap();
+            }
+            let front = Position { frame: 0, slice: 0, chunk: 0 };
+            let expected = table.expect(front, &chunk(1), LEN, 0).unwrap();
+            let body = [vec![7; EDGE], payloads[1].clone(), vec![8; EDGE]].concat();
+            table.lend(&expected, EDGE, body.len(), |place| place.copy_from_slice(&body)).unwrap();
+            assert_eq!(table.around()[..EDGE], [7; EDGE]);
+            assert_eq!(table.around()[EDGE..], [8; EDGE]);
+            table.count_expected(NOW, &expected);
+            let missing = if is_next_there { 3 } else { 2 };
+            table.place(NOW, &chunk(missing), RecoveredBy::Nothing).unwrap();
+            assert_eq!(table.take_slice(0, 0, true), payloads.concat());
+        }
+    }
+}
