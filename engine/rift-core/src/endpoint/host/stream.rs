@@ -75,6 +75,8 @@ pub(super) struct Streaming {
     /// Of the last report: a mean follows a queue that fills only when that is full.
     latest_rtt_us: u64,
     fallback: Fallback,
+    /// The newest frame that the client has decoded.
+    acknowledged: Option<FrameId>,
 }
 
 /// A request that repeats until it is served, told to the program once per round trip.
@@ -144,6 +146,7 @@ impl Streaming {
             invalidation: Served::default(),
             latest_rtt_us: 0,
             fallback: Fallback::default(),
+            acknowledged: None,
         }
     }
 
@@ -240,6 +243,7 @@ impl Streaming {
                     !is_doubted
                 });
                 self.sender.on_nack(now, lost);
+                self.go_past(now, rtt_us, events);
                 Ok(())
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
@@ -254,6 +258,7 @@ impl Streaming {
                 });
                 let lost = self.doubted.take_lost(|id| self.sent.is_in_flight(id));
                 self.sender.on_nack(now, lost);
+                self.go_past(now, rtt_us, events);
                 if let Some(rtt_us) = summary.rtt_us {
                     self.latest_rtt_us = rtt_us;
                     self.sender.set_latest_rtt(rtt_us);
@@ -263,6 +268,20 @@ impl Streaming {
             }
             Incoming::Unknown => Ok(()),
             _ => Err(DropReason::Unexpected),
+        }
+    }
+
+    /// What cannot be sent again in time is gone past at once: the client asks for that only when it has waited for
+    /// what it will not get.
+    fn go_past(&mut self, now: Timestamp, rtt_us: u64, events: &mut VecDeque<HostEvent>) {
+        if !self.sender.poll_refused() {
+            return;
+        }
+        let Some(last_valid) = self.acknowledged else { return };
+        if events.len() < EVENTS_MAX && self.invalidation.is_news(now, last_valid, rtt_us) {
+            // Where repair came too late once it will be again, however short the way is without its queue.
+            self.fallback.begin(last_valid, u64::MAX);
+            events.push_back(HostEvent::ReferenceInvalidated { last_valid });
         }
     }
 
@@ -432,6 +451,7 @@ impl Streaming {
                 }
                 self.sent.on_frame_acked(frame);
                 self.fallback.on_frame_acked(frame);
+                self.acknowledged = self.acknowledged.max(Some(frame));
                 self.rate.on_frame_acked(now, self.sent.in_flight());
                 HostEvent::FrameAcknowledged(frame)
             }
