@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
-use super::process::{Lines, Program, Side, chatter};
+use super::process::{BOUND, Lines, Program, Side, bound, chatter};
 use super::{Setting, WARM_UP};
 
 /// How long the programs may take to say that they are ready.
@@ -45,12 +45,14 @@ impl Programs {
 
     /// One of them, as it is measured.
     pub(crate) fn command(&self, name: &str) -> Command {
-        Self::quiet(Command::new(self.directory.join(name)))
+        Self::quiet(bound(self.directory.join(name)))
     }
 
     /// One of them in a network namespace.
     pub(crate) fn command_in(&self, namespace: &Namespace, name: &str) -> Command {
-        Self::quiet(namespace.command(self.directory.join(name)))
+        let mut command = namespace.command(BOUND[0]);
+        command.args(&BOUND[1..]).arg(self.directory.join(name));
+        Self::quiet(command)
     }
 
     fn quiet(mut command: Command) -> Command {

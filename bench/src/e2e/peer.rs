@@ -20,7 +20,7 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::cores;
 
 use super::own::free_address;
-use super::process::{Program, Side, chatter};
+use super::process::{Program, Side, bound, chatter};
 use super::stream::Stream;
 use super::{Setting, WARM_UP};
 
@@ -111,7 +111,7 @@ impl Peer {
 
     fn receiver(self, address: &str, sdp: &str) -> Command {
         let port = address.rsplit(':').next().unwrap_or_default();
-        let mut command = Command::new(self.program());
+        let mut command = bound(self.program());
         // Not `-fflags nobuffer`: it throws away what was read to recognise the stream, the only keyframe too.
         match self {
             Self::GstRtp => command.arg("-q").args(words(&format!(
@@ -143,7 +143,7 @@ impl Peer {
         let Stream { geometry: Geometry { width, height }, fps } = setting.stream;
         let (threads, mbps) = (setting.threads, setting.bitrate_mbps);
         let port = address.rsplit(':').next().unwrap_or_default();
-        let mut command = Command::new(self.program());
+        let mut command = bound(self.program());
         let from_ffmpeg = format!(
             "-hide_banner -loglevel error -f rawvideo -pix_fmt bgr0 -video_size {width}x{height} \
              -framerate {fps} -probesize 32 -fflags nobuffer -i - -c:v libx264 -preset ultrafast \
