@@ -299,7 +299,8 @@ fn a_day_of_churn_leaves_nothing_and_grows_nothing() {
     assert_eq!(counters.moved, moves);
     // The real map is empty: it has room for as many as ever, and no more.
     if let Maps::Real(map) = &day.table.maps {
-        let fits = (0..=SLOTS as u32).take_while(|&n| map.put_slow(&u128::from(n).to_be_bytes(), n).is_ok()).count();
+        let fits =
+            (0..=SLOTS as u32).take_while(|&n| map.put_slow(&u128::from(n).to_be_bytes(), n).is_ok()).count();
         assert_eq!(fits, SLOTS);
     }
 }

@@ -551,7 +551,8 @@ fn a_full_map_says_so_and_keeps_what_it_has() {
     // Slots of others are not taken over.
     assert!(lab.map.put_slow(&[99; 16], 1).is_err());
     let free = [0, 4, 5, 6, 7, 8];
-    let entered = (100u8..).zip(free).take_while(|&(n, slot)| lab.map.put_slow(&[n; 16], slot).is_ok()).count();
+    let entered =
+        (100u8..).zip(free).take_while(|&(n, slot)| lab.map.put_slow(&[n; 16], slot).is_ok()).count();
     assert_eq!(entered, 8 - lab.model.sessions.len());
     assert_eq!(verdict(&lab.program, &plain(&lab, 0)), Verdict::Tx);
     // Replacing takes no room.

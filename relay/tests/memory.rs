@@ -37,12 +37,21 @@ fn map_bytes() -> u64 {
     // A descriptor of the listing itself is gone by now.
     let texts = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
     let maps = texts.filter(|text| text.contains("map_type:"));
-    maps.filter_map(|text| text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())).sum()
+    maps.filter_map(|text| {
+        text.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse::<u64>().ok())
+    })
+    .sum()
 }
 
 fn program(sessions: u32) -> Option<RelayProgram> {
     let budgets = Budgets { strangers: 1, answered: 1, proved: 1, known: 1 };
-    program::load(&RelayConfig { port: 4820, sessions, slots: sessions, challenge_keys: [[1; 2]; 2], budgets })
+    program::load(&RelayConfig {
+        port: 4820,
+        sessions,
+        slots: sessions,
+        challenge_keys: [[1; 2]; 2],
+        budgets,
+    })
 }
 
 fn id(number: u32) -> SessionId {
@@ -64,7 +73,14 @@ fn present(relay: &mut Relay, identities: &[Identity; 3], now: Now, renew: bool)
                 nonce: 1,
                 challenge_ms: now.ns / 1_000_000,
                 result: Ok(Grant {
-                    claims: Claims::from_now(id(number), identities[2].wavry_id(), peers, now.unix_ms, 300_000, 1000),
+                    claims: Claims::from_now(
+                        id(number),
+                        identities[2].wavry_id(),
+                        peers,
+                        now.unix_ms,
+                        300_000,
+                        1000,
+                    ),
                     keys: (!renew).then_some(keys),
                 }),
             };
@@ -87,7 +103,8 @@ fn a_session_takes_no_more_than_a_kilobyte() {
     let with_few = map_bytes();
     drop(few);
     let many = program(FEW + SESSIONS);
-    let computed = (RelayProgram::bytes((FEW + SESSIONS) as usize) - RelayProgram::bytes(FEW as usize)) as u64;
+    let computed =
+        (RelayProgram::bytes((FEW + SESSIONS) as usize) - RelayProgram::bytes(FEW as usize)) as u64;
     if many.is_some() {
         let counted = map_bytes() - with_few;
         println!("maps: {} bytes for a session", counted / u64::from(SESSIONS));
@@ -102,7 +119,10 @@ fn a_session_takes_no_more_than_a_kilobyte() {
     let before = resident();
     let mut relay = Relay::new(limits, key, [1; 64]);
     relay.enable_fast_path(0);
-    let time = |seconds: u64| Now { ns: (1000 + seconds) * 1_000_000_000, unix_ms: 1_700_000_000_000 + seconds * 1000 };
+    let time = |seconds: u64| Now {
+        ns: (1000 + seconds) * 1_000_000_000,
+        unix_ms: 1_700_000_000_000 + seconds * 1000,
+    };
     present(&mut relay, &identities, time(0), false);
     let bound = resident() - before;
     let each = (bound + computed) / u64::from(SESSIONS);

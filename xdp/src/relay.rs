@@ -34,10 +34,10 @@ use crate::attach::{self, AttachError, Attachment, Mode, ModeChoice};
 use crate::interface::Interface;
 use crate::program::{self, LoadError, Program};
 use crate::skeleton::relay::RelaySkelBuilder;
-use table::{Hash, Table};
 pub use counters::{Counters, Dropped, Passed};
 pub use layout::{BURST_MIN, Flow, Peer, Session, State, Way};
 pub use paths::{Paths, interface_of};
+use table::{Hash, Table};
 
 /// Ways there can be (`WAYS_MAX` of the program).
 pub const WAYS_MAX: u16 = 4096;
@@ -214,7 +214,8 @@ impl RelayProgram {
     /// Bytes that the maps take for so many sessions.
     #[must_use]
     pub fn bytes(sessions: usize) -> usize {
-        sessions * (layout::SESSION_LEN + 2 * layout::STATE_LEN) + table::buckets(sessions) * layout::BUCKET_LEN
+        sessions * (layout::SESSION_LEN + 2 * layout::STATE_LEN)
+            + table::buckets(sessions) * layout::BUCKET_LEN
     }
 
     /// Whether the program runs in generic mode, where a frame may be several datagrams.

@@ -78,12 +78,8 @@ pub(super) fn load(lab: &Lab, devices: &[Interface; 2], count: u32) -> anyhow::R
     ways.set_locals(&[RELAY.into(), RELAY_OUT.into()])?;
     let map = program.sessions();
     for number in 0..count {
-        let flow = relay::Flow {
-            key: key(number),
-            expires_ns: u64::MAX,
-            hard_rate: NO_LIMIT,
-            soft_rate: NO_LIMIT,
-        };
+        let flow =
+            relay::Flow { key: key(number), expires_ns: u64::MAX, hard_rate: NO_LIMIT, soft_rate: NO_LIMIT };
         let client = SocketAddrV4::new(RECEIVER, RECEIVER_PORT).into();
         let peers =
             [relay::Peer { address: client, way: 1 }, relay::Peer { address: source(number).into(), way: 0 }];

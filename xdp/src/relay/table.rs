@@ -30,7 +30,10 @@ impl Hash {
     /// For so many sessions; drawn anew each time.
     pub(super) fn new(sessions: u32) -> Self {
         let random = RandomState::new();
-        Self { keys: [1u8, 2, 3].map(|number| random.hash_one(number) | 1), buckets: buckets(sessions as usize) as u32 }
+        Self {
+            keys: [1u8, 2, 3].map(|number| random.hash_one(number) | 1),
+            buckets: buckets(sessions as usize) as u32,
+        }
     }
 
     pub(super) fn keys(&self) -> [u64; 3] {
@@ -132,7 +135,9 @@ impl Table {
                     continue;
                 }
                 set_entry(&mut bucket, place, 0, 0);
-                self.buckets.update(&choice.to_ne_bytes(), &bucket, MapFlags::ANY).map_err(io::Error::other)?;
+                self.buckets
+                    .update(&choice.to_ne_bytes(), &bucket, MapFlags::ANY)
+                    .map_err(io::Error::other)?;
                 *entered -= 1;
                 let word = Word { generation: 0, is_entered: false, changes: word.changes.wrapping_add(1) };
                 return self.write(slot, &mut bytes, word);
@@ -148,7 +153,10 @@ impl Table {
             let mut bucket = self.read_bucket(choice)?;
             if let Some(place) = (0..PLACES).find(|&place| entry(&bucket, place).1 == 0) {
                 set_entry(&mut bucket, place, tag, slot + 1);
-                return self.buckets.update(&choice.to_ne_bytes(), &bucket, MapFlags::ANY).map_err(io::Error::other);
+                return self
+                    .buckets
+                    .update(&choice.to_ne_bytes(), &bucket, MapFlags::ANY)
+                    .map_err(io::Error::other);
             }
         }
         Err(io::Error::new(io::ErrorKind::StorageFull, "the buckets of a session are full"))
