@@ -9,53 +9,66 @@ use std::collections::BinaryHeap;
 use rift_core::Timestamp;
 
 /// A queue of events, each at a point in virtual time.
+///
+/// The events lie still while their keys are put in order: a datagram's event is four times as long as its key.
 #[derive(Debug)]
 pub struct EventQueue<T> {
-    heap: BinaryHeap<Entry<T>>,
+    keys: BinaryHeap<Key>,
+    /// By place; places that are free hold nothing.
+    events: Vec<Option<T>>,
+    free: Vec<usize>,
     pushed: u64,
 }
 
-#[derive(Debug)]
-struct Entry<T> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
     at: Timestamp,
     sequence: u64,
-    event: T,
+    place: usize,
 }
 
 impl<T> EventQueue<T> {
     /// Nothing to come.
     #[must_use]
     pub fn new() -> Self {
-        Self { heap: BinaryHeap::new(), pushed: 0 }
+        Self { keys: BinaryHeap::new(), events: Vec::new(), free: Vec::new(), pushed: 0 }
     }
 
     /// Adds `event` at `at`.
     pub fn push(&mut self, at: Timestamp, event: T) {
-        self.heap.push(Entry { at, sequence: self.pushed, event });
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[place] = Some(event);
+        self.keys.push(Key { at, sequence: self.pushed, place });
         self.pushed += 1;
     }
 
     /// Takes out the next event and its time.
     pub fn pop(&mut self) -> Option<(Timestamp, T)> {
-        self.heap.pop().map(|entry| (entry.at, entry.event))
+        let key = self.keys.pop()?;
+        let event = self.events[key.place].take()?;
+        self.free.push(key.place);
+        Some((key.at, event))
     }
 
     /// The time of the next event; [`Timestamp::NEVER`] if none is to come.
     #[must_use]
     pub fn next_at(&self) -> Timestamp {
-        self.heap.peek().map_or(Timestamp::NEVER, |entry| entry.at)
+        self.keys.peek().map_or(Timestamp::NEVER, |key| key.at)
     }
 
     /// How many events are to come.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.heap.len()
+        self.keys.len()
     }
 
     /// Whether nothing is to come.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
+        self.keys.is_empty()
     }
 }
 
@@ -65,26 +78,18 @@ impl<T> Default for EventQueue<T> {
     }
 }
 
-impl<T> Ord for Entry<T> {
+impl Ord for Key {
     // The heap's greatest is the earliest.
     fn cmp(&self, other: &Self) -> Ordering {
         (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }
 
-impl<T> PartialOrd for Entry<T> {
+impl PartialOrd for Key {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl<T> Eq for Entry<T> {}
 
 #[cfg(test)]
 mod tests {

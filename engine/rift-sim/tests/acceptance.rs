@@ -45,6 +45,22 @@ fn frames_of_several_slices_keep_their_order_when_a_queue_goes() {
     }
 }
 
+/// Proves R-REC-11: a path that all but stands still for a while drops packets of frames that are asked for while
+/// nobody can know whether they are late or lost; recovery does not wait until it is too late for them.
+#[test]
+fn no_freeze_behind_an_outage_could_have_been_avoided() {
+    for seed in 1..=6 {
+        let report = text(
+            "name crawl; warmup 2s; duration 8s; input 0; decode 0us; protocol parity 0%;
+             video rate 5Mbit/s min 1Mbit/s max 80Mbit/s slices 1 encode 0us noise 15% scene 2.5 4s;
+             down delay 10ms queue 200ms; up delay 10ms; down steps 12Mbit/s 4s 100kbit/s 600ms 12Mbit/s 10s",
+            seed,
+        );
+        assert_passed(&report);
+        assert!(report.stale.iter().any(|one| one.to_us - one.from_us > 300_000), "no outage\n{report}");
+    }
+}
+
 #[test]
 fn rough_paths_are_survived() {
     for name in ["wifi", "bursts", "squeeze"] {

@@ -226,6 +226,13 @@ impl SentHistory {
         self.newest_arrived.is_none_or(|newest| id > newest)
     }
 
+    /// Whether a report may still tell what became of `id`.
+    #[must_use]
+    pub fn is_in_flight(&self, id: PacketId) -> bool {
+        let entry = &self.entries[(id.0 & self.mask) as usize];
+        entry.packet.id == id && entry.state == State::InFlight
+    }
+
     /// Bytes that left and were not told of.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
@@ -252,8 +259,7 @@ impl SentHistory {
 
     fn is_waited(&self, id: u64) -> bool {
         let entry = &self.entries[(id & self.mask) as usize];
-        let is_open = entry.packet.id == PacketId(id) && entry.state == State::InFlight;
-        is_open && self.acknowledged.is_none_or(|acked| entry.packet.frame > acked)
+        self.is_in_flight(PacketId(id)) && self.acknowledged.is_none_or(|acked| entry.packet.frame > acked)
     }
 
     /// Nothing that is in flight will be told of in a way that means anything: a clock jumped.

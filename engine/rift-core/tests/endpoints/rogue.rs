@@ -363,6 +363,40 @@ fn frames_that_were_not_sent_cannot_be_acknowledged() {
     assert!(!world.host_events.iter().any(|e| matches!(e, HostEvent::FrameAcknowledged(_))));
 }
 
+/// Proves R-REC-16: a request that comes too late for a resend is answered by a frame that does without, and those
+/// behind it predict from what the client is known to have.
+#[test]
+fn what_is_too_old_to_be_sent_again_is_gone_past() {
+    let mut world = World::new(host_config(&[1]));
+    let mut rogue = rogue_client(&mut world, streaming_hello());
+    let mut say = |world: &mut World, message: Control| {
+        let packet = rogue.packet(&control(message));
+        exchange(world, packet);
+    };
+    for id in 0..3 {
+        world.submit_frame_quietly(id, 3_000, 1);
+    }
+    say(&mut world, Control::FrameAck(proto::FrameAck { frame_id: 1 }));
+    // Everything that has left, whatever it carried: what the acknowledged frames had is not needed.
+    let all = Control::Nack(proto::Nack { packet_ids: (0..40).collect() });
+    let last_valid = rift_core::FrameId(1);
+    let gone_past = |world: &World| {
+        let told = |e: &&HostEvent| **e == HostEvent::ReferenceInvalidated { last_valid };
+        world.host_events.iter().filter(told).count()
+    };
+    world.run_ms(50);
+    say(&mut world, all.clone());
+    assert_eq!(gone_past(&world), 0, "in time, it is sent again");
+    world.run_ms(400);
+    say(&mut world, all.clone());
+    assert_eq!(gone_past(&world), 1);
+    say(&mut world, all);
+    assert_eq!(gone_past(&world), 1, "the next frame does without it");
+    world.submit_frame_quietly(3, 3_000, 1);
+    exchange(&mut world, rogue.packet(&[]));
+    assert!(world.host_events.contains(&HostEvent::ReferencePreferred { known: last_valid }));
+}
+
 /// Proves R-MSG-2: unknown fields, inside of known messages and instead of them, are skipped; what is known
 /// counts.
 #[test]

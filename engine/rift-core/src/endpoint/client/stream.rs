@@ -41,6 +41,9 @@ pub(super) struct Streaming {
     arrivals: ReportSchedule,
     ack_due: Option<FrameId>,
     newest_shown: Option<FrameId>,
+    /// Where the ids of a request are gathered: there is none after most packets, and to clear room for one
+    /// each time would cost more than to find that out.
+    nack: Box<[PacketId; NACK_MAX]>,
 }
 
 impl Streaming {
@@ -56,6 +59,7 @@ impl Streaming {
             arrivals: ReportSchedule::default(),
             ack_due: None,
             newest_shown: None,
+            nack: Box::new([PacketId(0); NACK_MAX]),
         }
     }
 
@@ -274,12 +278,11 @@ impl Streaming {
     }
 
     fn poll_nack(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {
-        let mut ids = [PacketId(0); NACK_MAX];
-        let count = self.receiver.poll_nack(now, &mut ids);
+        let count = self.receiver.poll_nack(now, &mut self.nack[..]);
         if count == 0 {
             return None;
         }
-        link.seal_body(out, Use::Payload, |_, body| encode_nack(&ids[..count], body))
+        link.seal_body(out, Use::Payload, |_, body| encode_nack(&self.nack[..count], body))
     }
 
     fn poll_request(&mut self, now: Timestamp, link: &mut Link, out: &mut [u8]) -> Option<usize> {

@@ -7,6 +7,7 @@
 mod admission;
 mod config;
 mod dispatch;
+mod doubted;
 mod event;
 mod fallback;
 mod handshakes;

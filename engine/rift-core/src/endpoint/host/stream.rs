@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::doubted::Doubted;
 use super::fallback::Fallback;
 use super::rate::{RateControl, Target};
 use super::sound::SoundQueue;
@@ -49,6 +50,8 @@ pub(super) struct Streaming {
     sender: VideoSender,
     /// What left, until its fate is known.
     sent: SentHistory,
+    /// What is asked for and may be under way.
+    doubted: Doubted,
     /// Frame and number of the packet that left last for the first time.
     newest_sent: (FrameId, u16),
     /// A batch was begun and its rest must leave next.
@@ -72,6 +75,8 @@ pub(super) struct Streaming {
     /// Of the last report: a mean follows a queue that fills only when that is full.
     latest_rtt_us: u64,
     fallback: Fallback,
+    /// The newest frame that the client has decoded.
+    acknowledged: Option<FrameId>,
 }
 
 /// A request that repeats until it is served, told to the program once per round trip.
@@ -123,6 +128,7 @@ impl Streaming {
             parity_least: parity,
             sender: video,
             sent: SentHistory::new(sender.pool_sizes().history_packets),
+            doubted: Doubted::default(),
             newest_sent: (FrameId(0), 0),
             is_mid_batch: false,
             input: InputReceiver::new(),
@@ -140,6 +146,7 @@ impl Streaming {
             invalidation: Served::default(),
             latest_rtt_us: 0,
             fallback: Fallback::default(),
+            acknowledged: None,
         }
     }
 
@@ -226,19 +233,32 @@ impl Streaming {
             Incoming::Nack(ids) => {
                 // On a path that stands still what is missing is under way, and copies would only be carried after it.
                 // One that loses packets does not: what is overdue there is rather lost.
-                let (sent, stands) = (&self.sent, self.rate.is_overdue() && !self.sender.expects_losses());
-                let lost = ids.clone().map(PacketId).filter(|&id| !(stands && sent.may_be_late(id)));
+                let stands = self.rate.is_overdue() && !self.sender.expects_losses();
+                let (sent, doubted) = (&self.sent, &mut self.doubted);
+                let lost = ids.clone().map(PacketId).filter(|&id| {
+                    let is_doubted = stands && sent.may_be_late(id);
+                    if is_doubted {
+                        doubted.push(id);
+                    }
+                    !is_doubted
+                });
                 self.sender.on_nack(now, lost);
+                self.go_past(now, rtt_us, events);
                 Ok(())
             }
             Incoming::Control(control) => self.handle_control(now, control, rtt_us, events),
             Incoming::ArrivalFeedback(report) => {
                 let (rate, sender, fallback) = (&mut self.rate, &mut self.sender, &mut self.fallback);
+                let doubted = &mut self.doubted;
                 let summary = self.sent.on_report(now, report, |outcome| {
                     rate.on_outcome(outcome);
                     sender.on_outcome(outcome, rate.is_queued());
                     fallback.on_outcome(outcome);
+                    doubted.on_outcome(outcome);
                 });
+                let lost = self.doubted.take_lost(|id| self.sent.is_in_flight(id));
+                self.sender.on_nack(now, lost);
+                self.go_past(now, rtt_us, events);
                 if let Some(rtt_us) = summary.rtt_us {
                     self.latest_rtt_us = rtt_us;
                     self.sender.set_latest_rtt(rtt_us);
@@ -248,6 +268,20 @@ impl Streaming {
             }
             Incoming::Unknown => Ok(()),
             _ => Err(DropReason::Unexpected),
+        }
+    }
+
+    /// What cannot be sent again in time is gone past at once: the client asks for that only when it has waited for
+    /// what it will not get.
+    fn go_past(&mut self, now: Timestamp, rtt_us: u64, events: &mut VecDeque<HostEvent>) {
+        if !self.sender.poll_refused() {
+            return;
+        }
+        let Some(last_valid) = self.acknowledged else { return };
+        if events.len() < EVENTS_MAX && self.invalidation.is_news(now, last_valid, rtt_us) {
+            // Where repair came too late once it will be again, however short the way is without its queue.
+            self.fallback.begin(last_valid, u64::MAX);
+            events.push_back(HostEvent::ReferenceInvalidated { last_valid });
         }
     }
 
@@ -417,6 +451,7 @@ impl Streaming {
                 }
                 self.sent.on_frame_acked(frame);
                 self.fallback.on_frame_acked(frame);
+                self.acknowledged = self.acknowledged.max(Some(frame));
                 self.rate.on_frame_acked(now, self.sent.in_flight());
                 HostEvent::FrameAcknowledged(frame)
             }
