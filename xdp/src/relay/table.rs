@@ -49,9 +49,9 @@ impl Hash {
         let half = |at: usize| id[at..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         let [first, second, third] = self.keys;
         let hash = half(0).wrapping_mul(first).wrapping_add(half(8).wrapping_mul(second));
-        let hash = (hash ^ hash >> 32).wrapping_mul(third);
-        let other = (hash ^ hash >> 32).wrapping_mul(first);
-        let bucket = |part: u64| ((part & 0xffff_ffff) * u64::from(self.buckets) >> 32) as u32;
+        let hash = (hash ^ (hash >> 32)).wrapping_mul(third);
+        let other = (hash ^ (hash >> 32)).wrapping_mul(first);
+        let bucket = |part: u64| (((part & 0xffff_ffff) * u64::from(self.buckets)) >> 32) as u32;
         (hash as u32, [bucket(hash >> 32), bucket(other >> 32), bucket(other)])
     }
 }
