@@ -40,12 +40,17 @@ const PAYLOAD_AT: usize = CONTROL_AT + RECEIVE_LEN;
 const PAYLOAD: usize = 65_536;
 const STRIDE: usize = PAYLOAD_AT + PAYLOAD;
 
-/// Buffers in use at least: 256 KiB of full batches, which a second-level cache keeps beside everything else. Fewer
-/// would cost kernel entries, more would cost cache: 4 is where the two cross on the machines that were measured.
-const WINDOW_MIN: u16 = 4;
+/// Buffers in use at least. One is filled while the other is offered, so that the request stays armed; with more of
+/// them, those that nothing fills at the same time would come out of the cache in turn.
+const WINDOW_MIN: u16 = 2;
+/// Buffers in use for full batches: 256 KiB, which a second-level cache keeps beside everything else. Fewer would cost
+/// kernel entries, more would cost cache: 4 is where the two cross on the machines that were measured.
+const WINDOW_FULL: u16 = 4;
 /// What one kernel entry should at most bring: the window grows when it ran dry with less than half of this in it,
 /// and shrinks when it held more.
-const WINDOW_BYTES: usize = WINDOW_MIN as usize * PAYLOAD;
+const WINDOW_BYTES: usize = WINDOW_FULL as usize * PAYLOAD;
+/// The window also shrinks after so many kernel entries in a row that brought no more than one buffer.
+const CALM_ENTRIES: u16 = 256;
 
 const _: () = assert!(NAME >= address::NAME_LEN && PAYLOAD_AT.is_multiple_of(64));
 
@@ -61,8 +66,11 @@ pub(super) struct RxRing {
     offered: u16,
     /// Most buffers outside `spare`.
     window: u16,
-    /// What the present kernel entry brought.
+    /// What the present kernel entry brought, and in how many buffers.
     entry_bytes: usize,
+    entry_buffers: u16,
+    /// Kernel entries since one brought more than one buffer.
+    calm: u16,
     /// Tells the kernel how to lay out a filled buffer. Boxed: its address is part of the request.
     layout: Box<libc::msghdr>,
     ready: VecDeque<Ready>,
@@ -99,6 +107,8 @@ impl RxRing {
             offered: 0,
             window: WINDOW_MIN.min(count as u16),
             entry_bytes: 0,
+            entry_buffers: 0,
+            calm: 0,
             layout,
             ready: VecDeque::with_capacity(count),
             current: None,
@@ -137,6 +147,7 @@ impl RxRing {
         if buffer < self.count && self.offered > 0 {
             self.offered -= 1;
             self.entry_bytes += len as usize;
+            self.entry_buffers += 1;
             self.ready.push_back(Ready { buffer, len });
         }
     }
@@ -151,7 +162,7 @@ impl RxRing {
 
     /// The kernel found no buffer: the window is too small for what arrives, unless it was full of batches.
     pub(super) fn on_dry(&mut self) {
-        if self.entry_bytes < WINDOW_BYTES / 2 {
+        if self.window < WINDOW_FULL || self.entry_bytes < WINDOW_BYTES / 2 {
             self.window = (self.window * 2).min(self.count);
         }
     }
@@ -159,10 +170,18 @@ impl RxRing {
     /// A kernel entry ended: the moment to size the window, and to compare the two clocks.
     #[inline]
     pub(super) fn on_entered(&mut self) {
-        if self.entry_bytes > WINDOW_BYTES {
-            self.window = (self.window / 2).max(WINDOW_MIN.min(self.count));
+        match self.entry_buffers {
+            0 => {}
+            1 => self.calm += 1,
+            _ => self.calm = 0,
         }
-        self.entry_bytes = 0;
+        if self.entry_bytes > WINDOW_BYTES && self.window > WINDOW_FULL {
+            self.window /= 2;
+        } else if self.calm == CALM_ENTRIES {
+            self.window = (self.window / 2).max(WINDOW_MIN.min(self.count));
+            self.calm = 0;
+        }
+        (self.entry_bytes, self.entry_buffers) = (0, 0);
         self.fill_window();
         if let Some(offset) = &mut self.realtime_to_monotonic {
             *offset = sys::monotonic_minus_realtime_ns();
@@ -384,8 +403,8 @@ mod tests {
     #[test]
     fn lone_datagrams_widen_the_window_and_batches_narrow_it() {
         let mut ring = RxRing::new(64, false).unwrap();
-        assert_eq!(used_and_spare(&ring), (4, 60));
-        for expected in [4, 8, 16, 32, 64, 64] {
+        assert_eq!(used_and_spare(&ring), (2, 62));
+        for expected in [2, 4, 8, 16, 32, 64, 64] {
             assert_eq!(run_dry(&mut ring, 1456), expected);
             used_and_spare(&ring);
         }
@@ -393,6 +412,28 @@ mod tests {
             assert_eq!(run_dry(&mut ring, STRIDE as u32), expected);
             used_and_spare(&ring);
         }
+    }
+
+    #[test]
+    fn batches_that_come_one_by_one_narrow_the_window_in_the_end() {
+        let mut ring = RxRing::new(64, false).unwrap();
+        for expected in [2, 4, 4] {
+            assert_eq!(run_dry(&mut ring, STRIDE as u32), expected);
+        }
+        let mut counters = Counters::default();
+        let mut entry = |ring: &mut RxRing, filled: u16| {
+            (0..filled).for_each(|buffer| ring.on_filled(buffer, 40_000));
+            ring.on_entered();
+            while ring.poll(&mut counters).is_some() {}
+        };
+        (1..CALM_ENTRIES).for_each(|_| entry(&mut ring, 1));
+        entry(&mut ring, 2);
+        (1..CALM_ENTRIES).for_each(|_| entry(&mut ring, 1));
+        entry(&mut ring, 0);
+        assert_eq!(used_and_spare(&ring), (4, 60), "not in a row, or not enough");
+        entry(&mut ring, 1);
+        entry(&mut ring, 1);
+        assert_eq!(used_and_spare(&ring), (2, 62));
     }
 
     #[test]
