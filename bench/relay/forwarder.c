@@ -2,24 +2,12 @@
 // Usage: forwarder ADDRESS PORT PEER_A PORT_A PEER_B PORT_B [only]. What does not come from B goes to B. No lookup, no
 // check, no limit. With `only` the kernel refuses, at the socket, what comes from neither address.
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <linux/filter.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+
+#include "peers.h"
 
 enum { BATCH = 64, SIZE = 2048 };
-
-static struct sockaddr_in at(const char *address, const char *port) {
-    struct sockaddr_in found = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
-    inet_pton(AF_INET, address, &found.sin_addr);
-    return found;
-}
-
-static int same(const struct sockaddr_in *a, const struct sockaddr_in *b) {
-    return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
-}
 
 // The cheapest that keeps a flood out of a queue: one look at the source address (BPF as of 1992).
 static int take_only(int fd, const struct sockaddr_in *a, const struct sockaddr_in *b) {
@@ -36,11 +24,9 @@ static int take_only(int fd, const struct sockaddr_in *a, const struct sockaddr_
 
 int main(int argc, char **argv) {
     if (argc != 7 && (argc != 8 || strcmp(argv[7], "only") != 0)) return 2;
-    int fd = socket(AF_INET, SOCK_DGRAM, 0), queue = 4 << 20;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &queue, sizeof queue);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &queue, sizeof queue);
     struct sockaddr_in local = at(argv[1], argv[2]), a = at(argv[3], argv[4]), b = at(argv[5], argv[6]);
-    if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return perror("bind"), 1;
+    int fd = open_at(&local);
+    if (fd < 0) return 1;
     if (argc == 8 && take_only(fd, &a, &b) != 0) return perror("filter"), 1;
     static char bytes[BATCH][SIZE];
     static struct sockaddr_in from[BATCH];
@@ -58,10 +44,6 @@ int main(int argc, char **argv) {
             payload[i].iov_len = messages[i].msg_len;
             messages[i].msg_hdr.msg_name = same(&from[i], &b) ? &a : &b;
         }
-        for (int sent = 0; sent < received;) {
-            int more = sendmmsg(fd, messages + sent, (unsigned)(received - sent), 0);
-            if (more <= 0) break;
-            sent += more;
-        }
+        send_all(fd, messages, received);
     }
 }

@@ -2,12 +2,10 @@
 // train of datagrams goes to the other peer from where it was received. No lookup, no check, no limit.
 // Usage: merging ADDRESS PORT PEER_A PORT_A PEER_B PORT_B. What does not come from B goes to B.
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <netinet/udp.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
+
+#include "peers.h"
 
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -22,16 +20,6 @@ union control {
     char bytes[CMSG_SPACE(sizeof(int))];
     struct cmsghdr aligned;
 };
-
-static struct sockaddr_in at(const char *address, const char *port) {
-    struct sockaddr_in found = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
-    inet_pton(AF_INET, address, &found.sin_addr);
-    return found;
-}
-
-static int same(const struct sockaddr_in *a, const struct sockaddr_in *b) {
-    return a->sin_addr.s_addr == b->sin_addr.s_addr && a->sin_port == b->sin_port;
-}
 
 // Makes what was received what is to be sent.
 static void turn(struct mmsghdr *message, struct sockaddr_in *to) {
@@ -54,12 +42,10 @@ static void turn(struct mmsghdr *message, struct sockaddr_in *to) {
 
 int main(int argc, char **argv) {
     if (argc != 7) return 2;
-    int fd = socket(AF_INET, SOCK_DGRAM, 0), queue = 4 << 20, on = 1;
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &queue, sizeof queue);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &queue, sizeof queue);
-    if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) != 0) return perror("UDP_GRO"), 1;
     struct sockaddr_in local = at(argv[1], argv[2]), a = at(argv[3], argv[4]), b = at(argv[5], argv[6]);
-    if (bind(fd, (struct sockaddr *)&local, sizeof local) != 0) return perror("bind"), 1;
+    int fd = open_at(&local), on = 1;
+    if (fd < 0) return 1;
+    if (setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on) != 0) return perror("UDP_GRO"), 1;
     static char bytes[BATCH][SIZE];
     static struct sockaddr_in from[BATCH];
     static union control control[BATCH];
@@ -75,10 +61,6 @@ int main(int argc, char **argv) {
         }
         int received = recvmmsg(fd, messages, BATCH, MSG_WAITFORONE, 0);
         for (int i = 0; i < received; i++) turn(&messages[i], same(&from[i], &b) ? &a : &b);
-        for (int sent = 0; sent < received;) {
-            int more = sendmmsg(fd, messages + sent, (unsigned)(received - sent), 0);
-            if (more <= 0) break;
-            sent += more;
-        }
+        send_all(fd, messages, received);
     }
 }

@@ -15,12 +15,6 @@ use crate::drop_reason::DropReason;
 pub const JUMP_MAX: u64 = 1 << 20;
 /// Sequences at and below the newest that can be told apart for certain.
 pub const WINDOW: u64 = 192;
-/// A peer's burst at least: one frame's burst of the stream protocol (128 kB) in datagrams with headers of the relay.
-pub const BURST_MIN: u32 = 144 * 1024;
-/// Depth of the short-term bucket: 5 ms, so that no 100 ms pass more than 5 % above the rate once the burst is used up.
-const HARD_DEPTH_MS: u64 = 5;
-/// Depth of the average's bucket.
-const SOFT_DEPTH_MS: u64 = 1000;
 /// Time that a bucket fills at most at once. Longer than any bucket's depth.
 const REFILL_MAX_NS: u64 = 2_000_000_000;
 
@@ -94,8 +88,6 @@ impl Direction {
             expires_ns: self.expires_ns,
             hard_rate: self.hard_rate,
             soft_rate: self.soft_rate,
-            hard_depth: self.hard_depth,
-            soft_depth: self.soft_depth,
         }
     }
 
@@ -193,19 +185,14 @@ impl Direction {
 
     fn set_rates(&mut self, soft_kbps: u32, hard_kbps: u32) {
         let rate = |kbps: u32| u64::from(kbps) * 125;
-        let depth = |kbps: u32, ms: u64| {
-            u32::try_from(rate(kbps) * ms / 1000).unwrap_or(u32::MAX).clamp(BURST_MIN, DEPTH_MAX)
-        };
         self.hard_rate = u32::try_from(rate(hard_kbps)).unwrap_or(u32::MAX);
         self.soft_rate = u32::try_from(rate(soft_kbps)).unwrap_or(u32::MAX);
-        self.hard_depth = depth(hard_kbps, HARD_DEPTH_MS);
-        self.soft_depth = depth(soft_kbps, SOFT_DEPTH_MS);
+        self.hard_depth = Flow::hard_depth(self.hard_rate);
+        self.soft_depth = Flow::soft_depth(self.soft_rate);
     }
 }
 
 const NANO: u64 = 1_000_000_000;
-/// So that a full bucket plus [`REFILL_MAX_NS`] of the highest rate fits 64 bits of nano-bytes.
-const DEPTH_MAX: u32 = 1 << 30;
 
 #[inline]
 fn position(sequence: u64) -> (usize, u64) {

@@ -77,10 +77,10 @@ impl Table {
         while let Some(command) = relay.poll_fast(now) {
             self.commands += 1;
             match command {
-                FastCommand::Know { id, .. } => {
+                FastCommand::Know { id, entry_slot, .. } => {
                     assert!(self.known.insert(id), "entered twice");
                     if let Maps::Real(map) = &self.maps {
-                        map.put(&id.0, None).unwrap();
+                        map.put_slow(&id.0, entry_slot).unwrap();
                     }
                 }
                 FastCommand::Forget { id } => {
@@ -96,20 +96,20 @@ impl Table {
                         self.maps.write(entry.slot, role, entry.generation, state);
                     }
                     if let Maps::Real(map) = &self.maps {
-                        map.put(&id.0, Some(&entry)).unwrap();
+                        map.put(&id.0, &entry).unwrap();
                     }
                     assert_eq!(self.carried.insert(id, (entry.slot, entry.generation)), None);
                 }
                 FastCommand::Update { id, entry, .. } => {
                     assert_eq!(self.carried[&id], (entry.slot, entry.generation));
                     if let Maps::Real(map) = &self.maps {
-                        map.put(&id.0, Some(&entry)).unwrap();
+                        map.put(&id.0, &entry).unwrap();
                     }
                 }
                 FastCommand::TakeBack { id, slot, entry_slot } => {
                     assert_eq!(self.carried.remove(&id).unwrap().0, entry_slot);
                     if let Maps::Real(map) = &self.maps {
-                        map.put(&id.0, None).unwrap();
+                        map.put_slow(&id.0, entry_slot).unwrap();
                     }
                     let states = [0, 1].map(|role| Some(self.maps.read(entry_slot, role)));
                     relay.handle_taken_back(slot, states);
@@ -299,7 +299,8 @@ fn a_day_of_churn_leaves_nothing_and_grows_nothing() {
     assert_eq!(counters.moved, moves);
     // The real map is empty: it has room for as many as ever, and no more.
     if let Maps::Real(map) = &day.table.maps {
-        let fits = (0..=SLOTS as u128).take_while(|n| map.put(&n.to_be_bytes(), None).is_ok()).count();
+        let fits =
+            (0..=SLOTS as u32).take_while(|&n| map.put_slow(&u128::from(n).to_be_bytes(), n).is_ok()).count();
         assert_eq!(fits, SLOTS);
     }
 }

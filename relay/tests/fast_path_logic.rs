@@ -29,7 +29,7 @@ impl Maps {
         let now = world.now();
         while let Some(command) = world.relay.poll_fast(now) {
             match command {
-                FastCommand::Know { id, slot } => {
+                FastCommand::Know { id, slot, .. } => {
                     self.done.push("know");
                     if self.room.is_some_and(|room| self.sessions.len() >= room) {
                         world.relay.handle_unknown(slot);

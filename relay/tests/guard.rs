@@ -43,7 +43,7 @@ impl Lab {
             budgets,
         };
         let program = program::load(&config)?;
-        program.sessions().put(&KNOWN.0, None).unwrap();
+        program.sessions().put_slow(&KNOWN.0, 0).unwrap();
         transport.set_filter(Filter::Program(program.guard().as_fd())).unwrap();
         let sender = UdpSocket::bind(SocketAddr::new(loopback.parse().unwrap(), 0)).unwrap();
         sender.connect(transport.local_addr()).unwrap();

@@ -17,6 +17,7 @@
 mod counters;
 mod layout;
 mod paths;
+mod table;
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -34,8 +35,9 @@ use crate::interface::Interface;
 use crate::program::{self, LoadError, Program};
 use crate::skeleton::relay::RelaySkelBuilder;
 pub use counters::{Counters, Dropped, Passed};
-pub use layout::{Flow, Peer, Session, State, Way};
+pub use layout::{BURST_MIN, Flow, Peer, Session, State, Way};
 pub use paths::{Paths, interface_of};
+use table::{Hash, Table};
 
 /// Ways there can be (`WAYS_MAX` of the program).
 pub const WAYS_MAX: u16 = 4096;
@@ -55,7 +57,7 @@ pub struct RelayConfig {
     pub port: u16,
     /// Sessions at most.
     pub sessions: u32,
-    /// Slots for their states; at least as many.
+    /// Slots for them; at least as many.
     pub slots: u32,
     /// The two keys of challenges: what userspace gives, the program knows, and the other way round.
     pub challenge_keys: [[u64; 2]; 2],
@@ -91,7 +93,7 @@ impl Budgets {
 
 #[derive(Debug)]
 struct Maps {
-    sessions: MapHandle,
+    table: Table,
     states: MapHandle,
     ways: MapHandle,
     devices: MapHandle,
@@ -127,11 +129,23 @@ impl RelayProgram {
             constants.per_second = config.budgets.of_one(libbpf_rs::num_possible_cpus()?);
         }
         let sessions = config.sessions.max(1);
-        open.maps.sessions.set_max_entries(sessions)?;
-        open.maps.states.set_max_entries(config.slots.max(sessions).saturating_mul(2))?;
+        let slots = config.slots.max(sessions);
+        let hash = Hash::new(sessions);
+        if let Some(constants) = open.maps.rodata_data.as_mut() {
+            constants.table_keys = hash.keys();
+            constants.table_buckets = hash.buckets();
+        }
+        open.maps.buckets.set_max_entries(hash.buckets())?;
+        open.maps.sessions.set_max_entries(slots)?;
+        open.maps.states.set_max_entries(slots.saturating_mul(2))?;
         let skeleton = open.load()?;
         let maps = Maps {
-            sessions: MapHandle::try_from(&skeleton.maps.sessions)?,
+            table: Table::new(
+                MapHandle::try_from(&skeleton.maps.buckets)?,
+                MapHandle::try_from(&skeleton.maps.sessions)?,
+                hash,
+                sessions,
+            ),
             states: MapHandle::try_from(&skeleton.maps.states)?,
             ways: MapHandle::try_from(&skeleton.maps.ways)?,
             devices: MapHandle::try_from(&skeleton.maps.devices)?,
@@ -200,9 +214,8 @@ impl RelayProgram {
     /// Bytes that the maps take for so many sessions.
     #[must_use]
     pub fn bytes(sessions: usize) -> usize {
-        // `struct htab_elem` is 48 bytes and a bucket 16; states are in an array.
-        let entry = 48 + layout::ID_LEN + layout::SESSION_LEN + 2 * layout::STATE_LEN;
-        sessions * entry + sessions.next_power_of_two() * 16
+        sessions * (layout::SESSION_LEN + 2 * layout::STATE_LEN)
+            + table::buckets(sessions) * layout::BUCKET_LEN
     }
 
     /// Whether the program runs in generic mode, where a frame may be several datagrams.
@@ -258,14 +271,22 @@ impl Maps {
 pub struct SessionMap(Arc<Maps>);
 
 impl SessionMap {
-    /// Enters a session or replaces it. `None`: there is one, and userspace carries it.
+    /// Enters a session at its slot, or replaces what is known of it there.
     ///
     /// # Errors
     ///
-    /// When the map is full.
-    pub fn put(&self, id: &[u8; 16], session: Option<&Session>) -> io::Result<()> {
-        let value = session.map_or([0; layout::SESSION_LEN], Session::encode);
-        self.0.sessions.update(id, &value, MapFlags::ANY).map_err(io::Error::other)
+    /// When the map is full, and for a slot that is another session's or not below the number of slots.
+    pub fn put(&self, id: &[u8; 16], session: &Session) -> io::Result<()> {
+        self.0.table.put(id, session.slot, Some(session))
+    }
+
+    /// The same for one that userspace carries: it is there, and that is all.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put_slow(&self, id: &[u8; 16], slot: u32) -> io::Result<()> {
+        self.0.table.put(id, slot, None)
     }
 
     /// Takes a session out.
@@ -274,7 +295,7 @@ impl SessionMap {
     ///
     /// When it is not there.
     pub fn remove(&self, id: &[u8; 16]) -> io::Result<()> {
-        self.0.sessions.delete(id).map_err(io::Error::other)
+        self.0.table.remove(id)
     }
 
     /// Writes what a direction remembers. Only while no session is put with the generation that it has.

@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     threads: u32,
 
-    /// Slices per frame of the engine's encoder; 0 takes what wavry-server would: one for six rows of macroblocks.
+    /// Slices per frame of the engine's encoder; 0 takes what wavry-server would: 13 at 720 lines.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=32))]
     slices: u32,
 
@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             stream,
             threads: arguments.threads,
             slices: match arguments.slices {
-                0 => EncoderChoice::Auto.suitable_slices(stream.geometry.height),
+                0 => EncoderChoice::Auto.suitable_slices(stream.geometry.height, arguments.threads),
                 asked_for => asked_for,
             },
             bitrate_mbps: arguments.bitrate_mbps,

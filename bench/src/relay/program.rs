@@ -17,7 +17,7 @@ use super::lab::{Lab, RECEIVER, RELAY, RELAY_IN_DEVICE, RELAY_OUT, RELAY_OUT_DEV
 use super::sessions;
 
 /// More than a flow of the generator uses up, bytes per second.
-const NO_LIMIT: u32 = 2_000_000_000;
+const NO_LIMIT: u32 = u32::MAX;
 /// Runs that make a figure, and figures.
 const REPEAT: u32 = 100_000;
 const FIGURES: usize = 9;
@@ -78,14 +78,8 @@ pub(super) fn load(lab: &Lab, devices: &[Interface; 2], count: u32) -> anyhow::R
     ways.set_locals(&[RELAY.into(), RELAY_OUT.into()])?;
     let map = program.sessions();
     for number in 0..count {
-        let flow = relay::Flow {
-            key: key(number),
-            expires_ns: u64::MAX,
-            hard_rate: NO_LIMIT,
-            soft_rate: NO_LIMIT,
-            hard_depth: NO_LIMIT,
-            soft_depth: NO_LIMIT,
-        };
+        let flow =
+            relay::Flow { key: key(number), expires_ns: u64::MAX, hard_rate: NO_LIMIT, soft_rate: NO_LIMIT };
         let client = SocketAddrV4::new(RECEIVER, RECEIVER_PORT).into();
         let peers =
             [relay::Peer { address: client, way: 1 }, relay::Peer { address: source(number).into(), way: 0 }];
@@ -93,7 +87,7 @@ pub(super) fn load(lab: &Lab, devices: &[Interface; 2], count: u32) -> anyhow::R
             map.write_state(number, role, 1, &relay::State::default())?;
         }
         let entry = relay::Session { slot: number, generation: 1, peers, flows: [flow; 2] };
-        map.put(&session(number).0, Some(&entry))?;
+        map.put(&session(number).0, &entry)?;
     }
     Ok(program)
 }

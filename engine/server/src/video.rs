@@ -354,7 +354,7 @@ fn is_refinement(frame: &CapturedFrame<'_>, refinements_left: u32) -> bool {
 
 fn encoder_config(config: &VideoConfig, size: Geometry, bitrate_bps: u64, fps: u32) -> EncoderConfig {
     let slices = match config.slices {
-        0 => config.encoder.suitable_slices(size.height),
+        0 => config.encoder.suitable_slices(size.height, config.encoder_threads),
         asked_for => asked_for.min(size.height.div_ceil(16)).max(1),
     };
     EncoderConfig {

@@ -39,6 +39,8 @@ pub enum FastCommand {
         id: SessionId,
         /// Where.
         slot: u32,
+        /// The slot in the map.
+        entry_slot: u32,
     },
     /// Take it out.
     Forget {
@@ -215,7 +217,7 @@ impl Session {
         let id = self.id;
         if !self.fast.is_known {
             self.fast.is_known = true;
-            return Some(FastCommand::Know { id, slot });
+            return Some(FastCommand::Know { id, slot, entry_slot });
         }
         if std::mem::take(&mut self.fast.wants_back) && self.fast.is_handed_over() {
             self.fast.generation = 0;

@@ -287,8 +287,8 @@ impl FastPath {
 
     fn execute(&mut self, relay: &mut Relay, now: Now, command: FastCommand) {
         let failed = match command {
-            FastCommand::Know { id, slot } => {
-                let known = self.map.put(&id.0, None);
+            FastCommand::Know { id, slot, entry_slot } => {
+                let known = self.map.put_slow(&id.0, entry_slot);
                 if known.is_err() {
                     relay.handle_unknown(slot);
                 }
@@ -308,7 +308,7 @@ impl FastPath {
                     .try_for_each(|(role, state)| {
                         self.map.write_state(entry.slot, role, entry.generation, state)
                     })
-                    .and_then(|()| self.map.put(&id.0, Some(&entry)));
+                    .and_then(|()| self.map.put(&id.0, &entry));
                 if handed.is_ok() {
                     self.metrics.handed_over.fetch_add(1, Ordering::Relaxed);
                 } else {
@@ -317,7 +317,7 @@ impl FastPath {
                 handed.err()
             }
             FastCommand::Update { id, slot, entry } => {
-                let updated = self.map.put(&id.0, Some(&entry));
+                let updated = self.map.put(&id.0, &entry);
                 if updated.is_err() {
                     relay.handle_stale(now, slot);
                 }
@@ -326,7 +326,7 @@ impl FastPath {
             FastCommand::TakeBack { id, slot, entry_slot } => {
                 self.metrics.taken_back.fetch_add(1, Ordering::Relaxed);
                 // One of the two works if there is a map at all.
-                let withdrawn = self.map.put(&id.0, None).or_else(|_| self.map.remove(&id.0));
+                let withdrawn = self.map.put_slow(&id.0, entry_slot).or_else(|_| self.map.remove(&id.0));
                 self.map.settle();
                 let states = [0, 1].map(|role| self.map.take_state(entry_slot, role));
                 let failed = withdrawn.err().or(states.iter().find_map(|state| {

@@ -105,7 +105,7 @@ impl Model {
                 Decision::NotOurs
             } else if datagram.len() < CHALLENGE_DATAGRAM_LEN {
                 Decision::Dropped(Dropped::UnknownSession)
-            } else if self.may_answer(frame, &found) {
+            } else if !self.is_generic && self.may_answer(frame, &found) {
                 Decision::Answered
             } else {
                 Decision::Passed(Passed::Absent)
@@ -206,8 +206,7 @@ impl Model {
             IpAddr::V4(ip) => !matches!(ip.octets()[0], 0 | 127 | 224..),
             IpAddr::V6(ip) => ip.octets()[..4] != [0; 4] && !ip.is_multicast(),
         };
-        !self.is_generic
-            && is_plain
+        is_plain
             && can_be_a_source
             && found.from.port() != 0
             && frame[6] & 1 == 0
@@ -231,6 +230,13 @@ impl Model {
             let unknown = !self.sessions.contains_key(&id);
             Challenge { session: header.session, unknown, nonce, challenge }.encode().to_vec()
         };
+        // In generic mode the device is still to sum what looks as if it were.
+        let is_partial = self.is_generic
+            && match frame.check {
+                Check::Partial => true,
+                Check::Wrong(_) => frame.looks_partial(),
+                Check::Whole | Check::None => false,
+            };
         Frame {
             to_mac: frame.from_mac,
             from_mac: frame.to_mac,
@@ -241,7 +247,7 @@ impl Model {
             id: 0,
             flags: 0x4000,
             hops: 64,
-            check: Check::Whole,
+            check: if is_partial { Check::Partial } else { Check::Whole },
             ip_error: 0,
             payload,
             slack: 0,

@@ -2,7 +2,8 @@
  *
  * Makes a frame into the answer to it: back to where it came from, with another payload. Owns nothing.
  *
- * Invariants: an answer is not longer than the datagram that it answers; its checksums are whole.
+ * Invariants: an answer is not longer than the datagram that it answers; its checksums are whole, or left to the device where that of
+ * the datagram was.
  */
 #ifndef WAVRY_ANSWER_H
 #define WAVRY_ANSWER_H
@@ -28,8 +29,10 @@ static __always_inline bool can_be_answered(const struct udp_packet *packet)
     return words[0] && (words[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000);
 }
 
-/* Makes the frame an answer of so many words. False if it cannot hold them, and then it must not go up either. */
-static __always_inline bool answer(struct xdp_md *ctx, struct udp_packet *packet, const __u32 *words, int count)
+/* Makes the frame an answer of so many words. False if it cannot hold them, and then it must not go up either. Not inlined, for the
+ * sake of the stack. */
+static __noinline bool answer(struct xdp_md *ctx, struct udp_packet *packet, const __u32 *words, int count,
+                                   bool is_partial)
 {
     __u8 *end = (__u8 *)(long)ctx->data_end;
     __u32 *payload = (__u32 *)packet->payload;
@@ -78,8 +81,12 @@ static __always_inline bool answer(struct xdp_md *ctx, struct udp_packet *packet
     udp->dest = udp->source;
     udp->source = port;
     udp->len = bpf_htons(udp_len);
-    __u16 check = ~fold(sum + pseudo_sum(packet) + udp->source + udp->dest + udp->len);
-    udp->check = check ? check : 0xffff;
+    if (is_partial) {
+        udp->check = fold(pseudo_sum(packet));
+    } else {
+        __u16 check = ~fold(sum + pseudo_sum(packet) + udp->source + udp->dest + udp->len);
+        udp->check = check ? check : 0xffff;
+    }
     return !bpf_xdp_adjust_tail(ctx, -cut);
 }
 

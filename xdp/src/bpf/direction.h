@@ -19,13 +19,14 @@
 #define NANO 1000000000ULL
 #define NANO_PER_MILLI 1000000ULL
 #define REFILL_MAX_NS 2000000000ULL
+#define BURST_MIN (144 * 1024U)
+#define DEPTH_MAX (1U << 30)
+/* A 200th of a rate, 5 ms, exactly: a multiplication where a division would take as long as the rest of a bucket. */
+#define HARD_DEPTH_OF(rate) ((__u64)(rate) * 0x51eb851f >> 38)
 
 /* Tries to lock a state. What holds it is another processor for a few dozen nanoseconds, or for long if that one
  * is virtual and was taken away. */
 #define LOCK_TRIES 64
-
-#define READ_ONCE(place) (*(volatile typeof(place) *)&(place))
-#define barrier() asm volatile("" ::: "memory")
 
 enum pass {
     PASS_YES,
@@ -84,6 +85,12 @@ static __always_inline __u64 filled(__u64 level, __u64 span, __u32 rate, __u32 d
     return level < full ? level : full;
 }
 
+/* The depth of a bucket that holds so much unless that is too little or too much. */
+static __always_inline __u32 depth_within(__u32 depth)
+{
+    return depth < BURST_MIN ? BURST_MIN : depth > DEPTH_MAX ? DEPTH_MAX : depth;
+}
+
 static __always_inline enum pass charge(struct state *state, const struct direction *direction, __u64 now, __u64 len)
 {
     __u64 span = now > state->refilled_ns ? now - state->refilled_ns : 0;
@@ -93,8 +100,9 @@ static __always_inline enum pass charge(struct state *state, const struct direct
         span = REFILL_MAX_NS;
     if (now > state->refilled_ns)
         state->refilled_ns = now;
-    __u64 hard = filled(state->hard, span, direction->hard_rate, direction->hard_depth);
-    __u64 soft = filled(state->soft, span, direction->soft_rate, direction->soft_depth);
+    __u64 hard = filled(state->hard, span, direction->hard_rate,
+                        depth_within(HARD_DEPTH_OF(direction->hard_rate)));
+    __u64 soft = filled(state->soft, span, direction->soft_rate, depth_within(direction->soft_rate));
     enum pass pass = hard < cost ? PASS_HARD_LIMIT : soft < cost ? PASS_SOFT_LIMIT : PASS_YES;
     if (pass == PASS_YES) {
         hard -= cost;

@@ -58,6 +58,7 @@ static __always_inline int guard_present(struct __sk_buff *skb, __u32 len, struc
     struct challenged who = {};
     struct challenge found = {};
     __u8 proof_len = 0;
+    __u32 number;
     __u32 at = sizeof(struct udphdr);
 
     if (bpf_skb_load_bytes(skb, at, &head, sizeof(head)))
@@ -77,7 +78,7 @@ static __always_inline int guard_present(struct __sk_buff *skb, __u32 len, struc
     if (has_proof && !was_given(&who, &found, now / NANO_PER_MILLI))
         return refuse(counters, DROPPED_CHALLENGE);
     enum claim shared = has_proof ? CLAIM_PROVED : CLAIM_STRANGER;
-    enum claim claim = bpf_map_lookup_elem(&sessions, &who.session) ? CLAIM_KNOWN : shared;
+    enum claim claim = find_session(&who.session, &number) ? CLAIM_KNOWN : shared;
     return claimed(counters, claim, shared, now) ? keep(counters, PASSED_CONTROL)
                                                  : refuse(counters, DROPPED_ANSWER_LIMIT);
 }
@@ -117,6 +118,7 @@ int guard(struct __sk_buff *skb)
 {
     struct present head = {};
     __u32 zero = 0;
+    __u32 number;
     __u32 len = skb->len - sizeof(struct udphdr);
     struct counters *counters = bpf_map_lookup_elem(&guard_counts, &zero);
 
@@ -126,9 +128,10 @@ int guard(struct __sk_buff *skb)
         return refuse(counters, DROPPED_SIZE);
     if (bpf_skb_load_bytes(skb, sizeof(struct udphdr), &head, HEADER_LEN))
         return KEEP;
+    struct session_id id = head.session;
     /* What carries a stream comes first: one look for a whole train of datagrams. */
     if (head.magic == MAGIC && head.version == VERSION && head.kind == FORWARD && !(head.flags & ~FLAG_ROLE) &&
-        bpf_map_lookup_elem(&sessions, &head.session))
+        find_session(&id, &number))
         return KEEP;
     /* The kernel merged several: only the first can be seen here. */
     if (skb->gso_size)

@@ -54,7 +54,7 @@ struct udp_packet {
     __u16 payload_len;
     __u16 payload_at; /* in the frame */
     __u16 padding; /* bytes of the frame behind the payload */
-    __u16 version; /* 4 or 6 */
+    __u64 version; /* 4 or 6; a whole word, which the verifier keeps in mind when it lies on the stack */
     __u16 vlan; /* VLAN_NONE, or the identifier of the one tag */
 };
 

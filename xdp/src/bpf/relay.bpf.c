@@ -57,22 +57,7 @@ const volatile __u32 per_second[CLAIMS] = {};
 const volatile __u64 settled_ns = 0;
 
 #include "challenge.h"
-
-struct {
-    __uint(type, BPF_MAP_TYPE_HASH);
-    __uint(max_entries, 1);
-    __type(key, struct session_id);
-    __type(value, struct session);
-} sessions SEC(".maps");
-
-/* Two for each session. The flag makes values begin at a page, and so each at a cache line. */
-struct {
-    __uint(type, BPF_MAP_TYPE_ARRAY);
-    __uint(map_flags, BPF_F_MMAPABLE);
-    __uint(max_entries, 2);
-    __type(key, __u32);
-    __type(value, struct state);
-} states SEC(".maps");
+#include "table.h"
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -208,6 +193,19 @@ static __always_inline bool claimed(struct counters *counters, enum claim claim,
     return claimed_of(counters, claim, now) || (claim != shared && claimed_of(counters, shared, now));
 }
 
+/* Whether the device is yet to put the sum over the datagram where the checksum is, which now has the one over addresses and
+ * length, not complemented. That is so in generic mode only, if the sender is on this machine. One in 65536 whole checksums looks like
+ * it, and is right already. */
+static __always_inline bool leaves_sum(struct xdp_md *ctx, const struct udp_packet *packet)
+{
+    __u32 zero = 0;
+    struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+    __u64 sum = pseudo_sum(packet);
+
+    return set && set->is_generic && packet->udp->check == fold(sum) && add_datagram(ctx, packet, &sum) &&
+           fold(sum) != 0xffff;
+}
+
 /* The header of what is answered, in the order of the wire. */
 static __always_inline void put_header(__u32 *words, __u8 kind, __u8 flags, const struct session_id *session)
 {
@@ -233,13 +231,14 @@ static __always_inline int challenge(struct xdp_md *ctx, struct udp_packet *pack
     challenge_at(who, now / NANO_PER_MILLI, &given);
     __builtin_memcpy(&words[7], &given, sizeof(given));
     counters->answered++;
-    return answer(ctx, packet, words, CHALLENGE_DATAGRAM_LEN / 4) ? send_back(ctx) : XDP_DROP;
+    bool is_partial = leaves_sum(ctx, packet);
+    return answer(ctx, packet, words, CHALLENGE_DATAGRAM_LEN / 4, is_partial) ? send_back(ctx) : XDP_DROP;
 }
 
-/* Whether this program may answer a datagram: then it is one, whole, and its sender somebody else. */
-static __always_inline bool may_answer(const struct udp_packet *packet, const struct settings *set)
+/* Whether this program may answer a datagram: then it is whole, and its sender somebody else. */
+static __always_inline bool may_answer(const struct udp_packet *packet)
 {
-    if (set->is_generic || !is_plain(packet) || !can_be_answered(packet))
+    if (!is_plain(packet) || !can_be_answered(packet))
         return false;
     struct address from = source_of(packet);
     return !bpf_map_lookup_elem(&locals, &from);
@@ -259,7 +258,9 @@ static __always_inline int absent(struct xdp_md *ctx, struct udp_packet *packet,
     if (packet->payload_len < CHALLENGE_DATAGRAM_LEN)
         return drop(counters, DROPPED_UNKNOWN_SESSION);
     __u64 now = bpf_ktime_get_ns();
-    if (!may_answer(packet, set))
+    /* In generic mode it may be a train of them: the kernel keeps in mind that it cuts that apart, and would not send an answer
+     * instead. */
+    if (set->is_generic || !may_answer(packet))
         return claimed(counters, CLAIM_STRANGER, CLAIM_STRANGER, now) ? go_up(counters, PASSED_ABSENT)
                                                                       : drop(counters, DROPPED_UNKNOWN_SESSION);
     const __u32 nonce[2] = {};
@@ -345,15 +346,16 @@ static __always_inline void rewrite(struct xdp_md *ctx, const struct udp_packet 
 static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *packet, const struct forward *forward,
                                       struct counters *counters)
 {
-    struct session_id id = forward->session;
     __u64 sequence = join(forward->sequence);
     __u32 role = forward->flags & FLAG_ROLE;
     __u64 len = packet->payload_len;
 
-    struct session *session = bpf_map_lookup_elem(&sessions, &id);
+    __u32 number;
+    struct session *session = find_session(&forward->session, &number);
     if (!session)
         return absent(ctx, packet, forward, counters);
-    __u64 generation = READ_ONCE(session->generation);
+    __u32 word = READ_ONCE(session->word);
+    __u64 generation = word & WORD_GENERATION_BITS;
     if (!generation)
         return go_up(counters, PASSED_SLOW);
 
@@ -361,7 +363,7 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
     const struct peer *from = role ? &session->peers[1] : &session->peers[0];
     const struct peer *to = role ? &session->peers[0] : &session->peers[1];
     /* Its memory is on its way while the MAC is computed: with many sessions each of these is a cache line that is not there. */
-    __u32 index = session->slot * 2 + role;
+    __u32 index = number * 2 + role;
     struct state *state = bpf_map_lookup_elem(&states, &index);
     if (!state)
         return go_up(counters, PASSED_SLOW);
@@ -383,10 +385,10 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
     if (!is_plain(packet))
         return go_up(counters, PASSED_UNUSUAL);
 
-    /* The map may use the memory of a session that was removed or replaced for another one at once. If it is still
-     * this one now, then everything above was of this one. */
+    /* The memory of a session that was removed or changed is used for what comes after it at once. If its word is still
+     * this one now, then everything above was of this session as it was. */
     barrier();
-    if (READ_ONCE(session->generation) != generation)
+    if (READ_ONCE(session->word) != word)
         return go_up(counters, PASSED_SLOW);
     switch (pass(state, direction, generation, bpf_ktime_get_ns(), sequence, len)) {
     case PASS_YES:
@@ -418,13 +420,12 @@ static __always_inline int on_forward(struct xdp_md *ctx, struct udp_packet *pac
 }
 
 /* A PROBE_REQ, which is sent back as it came but for its type. */
-static __always_inline int on_probe(struct xdp_md *ctx, struct udp_packet *packet, const struct settings *set,
-                                    struct counters *counters)
+static __always_inline int on_probe(struct xdp_md *ctx, struct udp_packet *packet, struct counters *counters)
 {
     __u32 words[PROBE_LEN / 4];
     __u8 *end = (__u8 *)(long)ctx->data_end;
 
-    bool is_ours = may_answer(packet, set) && packet->payload + PROBE_LEN <= end;
+    bool is_ours = may_answer(packet) && packet->payload + PROBE_LEN <= end;
     enum claim claim = is_ours ? CLAIM_ANSWERED : CLAIM_STRANGER;
     if (!claimed(counters, claim, claim, bpf_ktime_get_ns()))
         return drop(counters, DROPPED_ANSWER_LIMIT);
@@ -433,7 +434,8 @@ static __always_inline int on_probe(struct xdp_md *ctx, struct udp_packet *packe
     __builtin_memcpy(words, packet->payload, sizeof(words));
     words[0] = bpf_htonl(MAGIC << 24 | VERSION << 16 | PROBE_RSP << 8);
     counters->answered++;
-    return answer(ctx, packet, words, PROBE_LEN / 4) ? send_back(ctx) : XDP_DROP;
+    bool is_partial = leaves_sum(ctx, packet);
+    return answer(ctx, packet, words, PROBE_LEN / 4, is_partial) ? send_back(ctx) : XDP_DROP;
 }
 
 /* What stands before the token of a LEASE_PRESENT or LEASE_RENEW. */
@@ -484,8 +486,9 @@ static __always_inline int on_present(struct xdp_md *ctx, struct udp_packet *pac
         .port = packet->udp->source,
     };
     __u64 now = bpf_ktime_get_ns();
-    struct session *session = bpf_map_lookup_elem(&sessions, &who.session);
-    bool is_bound = session && READ_ONCE(session->generation);
+    __u32 number;
+    struct session *session = find_session(&who.session, &number);
+    bool is_bound = session && (READ_ONCE(session->word) & WORD_GENERATION_BITS);
     enum claim shared = has_proof ? CLAIM_PROVED : CLAIM_STRANGER;
     enum claim claim = shared;
     if (session) {
@@ -497,7 +500,7 @@ static __always_inline int on_present(struct xdp_md *ctx, struct udp_packet *pac
         return drop(counters, DROPPED_CHALLENGE);
     /* Whether a peer is bound only userspace knows while it carries the session, or has sessions that are not here. */
     bool is_certain = session ? is_bound : !set->is_incomplete;
-    if (has_proof || !is_certain || !may_answer(packet, set))
+    if (has_proof || !is_certain || !may_answer(packet))
         return claimed(counters, claim, shared, now) ? go_up(counters, PASSED_CONTROL)
                                                      : drop(counters, DROPPED_ANSWER_LIMIT);
     if (claim == CLAIM_STRANGER)
@@ -518,7 +521,7 @@ static __always_inline int on_control(struct xdp_md *ctx, struct udp_packet *pac
         return go_up(counters, PASSED_CONTROL);
     if (flags || (kind == PROBE_REQ && packet->payload_len != PROBE_LEN))
         return junk(packet, counters, DROPPED_HEADER);
-    return kind == PROBE_REQ ? on_probe(ctx, packet, set, counters) : on_present(ctx, packet, set, counters);
+    return kind == PROBE_REQ ? on_probe(ctx, packet, counters) : on_present(ctx, packet, set, counters);
 }
 
 SEC("xdp")

@@ -2,9 +2,10 @@
  *
  * What the relay's program and its loader share: the layout of the maps. `src/relay/layout.rs` is the same in Rust.
  *
- * Who writes what decides what may be read without care. `struct session` and `struct way` are written by userspace
- * only, whole. `struct state` is written by the program only, while the generation of the session is that of the
- * state; before and after that by userspace only.
+ * Who writes what decides what may be read without care. `struct session` is written by userspace only, in place: its word
+ * changes before anything else of it does and once more when all of it is there, so what was read between two equal words is
+ * of one session. `struct way` is written by userspace only, whole. `struct state` is written by the program only, while the
+ * generation of the session is that of the state; before and after that by userspace only.
  */
 #ifndef WAVRY_RELAY_H
 #define WAVRY_RELAY_H
@@ -12,6 +13,9 @@
 #include <linux/types.h>
 
 #include "parse.h"
+
+#define READ_ONCE(place) (*(volatile typeof(place) *)&(place))
+#define barrier() asm volatile("" ::: "memory")
 
 /* Ways there can be. */
 #define WAYS_MAX 4096
@@ -29,22 +33,35 @@ struct peer {
     __u16 way; /* to it */
 };
 
-/* What one of the two peers sends. */
+/* What one of the two peers sends. How deep its buckets are follows from the rates. */
 struct direction {
     __u64 key[2];
     __u64 expires_ns;
     __u32 hard_rate; /* bytes per second */
     __u32 soft_rate;
-    __u32 hard_depth; /* bytes */
-    __u32 soft_depth;
 };
 
-/* A session, 128 bytes. Behind the map's own 48 bytes and the key it begins a cache line. */
+/* A session, two cache lines. Its states are at twice its number, and behind. */
 struct session {
-    __u32 slot; /* states are at twice this, and behind */
-    __u32 generation; /* of the states; 0: the session's datagrams go up */
+    __u64 id[2];
+    /* The generation of the states (0: the session's datagrams go up), WORD_ENTERED, and a count of changes. */
+    __u32 word;
     struct peer peers[2];
+    __u32 reserved;
     struct direction directions[2];
+};
+
+#define WORD_GENERATION_BITS 0x7fffU
+#define WORD_ENTERED 0x8000U
+
+/* Choices of buckets that an id has, and places of a bucket. */
+#define CHOICES 3
+#define PLACES 8
+
+/* Where sessions are; one cache line. */
+struct bucket {
+    __u32 tags[PLACES];
+    __u32 numbers[PLACES]; /* and one */
 };
 
 /* What a direction remembers; one cache line. */

@@ -10,6 +10,12 @@ use crate::netlink::Mac;
 pub(super) const ID_LEN: usize = 16;
 /// Bytes of `struct session`.
 pub(super) const SESSION_LEN: usize = 128;
+/// Those of its id and word.
+const SESSION_HEAD: usize = ID_LEN + 4;
+/// Bytes of `struct bucket`.
+pub(super) const BUCKET_LEN: usize = 8 * PLACES;
+/// Places of a bucket.
+pub(super) const PLACES: usize = 8;
 /// Bytes of `struct state`.
 pub(super) const STATE_LEN: usize = 64;
 /// Bytes of `struct way`.
@@ -17,6 +23,9 @@ pub(super) const WAY_LEN: usize = 36;
 
 /// `vlan` of a way without a tag.
 const VLAN_NONE: u16 = 0xffff;
+const WORD_GENERATION_BITS: u32 = 0x7fff;
+const WORD_ENTERED: u32 = 0x8000;
+const WORD_CHANGES_AT: u32 = 16;
 const LOCKED: u64 = 1 << 63;
 const GENERATION_AT: u32 = 48;
 const NEXT_BITS: u64 = (1 << GENERATION_AT) - 1;
@@ -30,7 +39,7 @@ pub struct Peer {
     pub way: u16,
 }
 
-/// What the lease of a peer says about what it sends.
+/// What the lease of a peer says about what it sends. Its buckets are as deep as [`Flow::hard_depth`] and [`Flow::soft_depth`] say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// Of the MAC.
@@ -41,10 +50,6 @@ pub struct Flow {
     pub hard_rate: u32,
     /// Average rate, bytes per second.
     pub soft_rate: u32,
-    /// Depth of the short-term bucket, bytes.
-    pub hard_depth: u32,
-    /// Depth of the average's bucket, bytes.
-    pub soft_depth: u32,
 }
 
 /// A session. Both peers are of one address family.
@@ -92,6 +97,28 @@ pub struct Way {
     pub source: IpAddr,
 }
 
+/// A burst at least: one frame's burst of the stream protocol (128 kB) in datagrams with headers of the relay.
+pub const BURST_MIN: u32 = 144 * 1024;
+/// Parts of a second that the short-term bucket is deep: 5 ms, so that no 100 ms pass more than 5 % above the rate once the
+/// burst is used up.
+const HARD_DEPTH_PARTS: u32 = 200;
+/// So that a full bucket plus two seconds of the highest rate fit 64 bits of nano-bytes.
+const DEPTH_MAX: u32 = 1 << 30;
+
+impl Flow {
+    /// Depth of the short-term bucket, bytes: follows from the rate, so that no memory is read for it.
+    #[must_use]
+    pub fn hard_depth(hard_rate: u32) -> u32 {
+        (hard_rate / HARD_DEPTH_PARTS).clamp(BURST_MIN, DEPTH_MAX)
+    }
+
+    /// Depth of the average's bucket, bytes: a second's.
+    #[must_use]
+    pub fn soft_depth(soft_rate: u32) -> u32 {
+        soft_rate.clamp(BURST_MIN, DEPTH_MAX)
+    }
+}
+
 /// Fills bytes from the front.
 struct Writer<'a>(&'a mut [u8]);
 
@@ -113,26 +140,59 @@ pub(super) fn address(ip: IpAddr) -> [u8; 16] {
 }
 
 impl Session {
+    /// All but its id and word.
     pub(super) fn encode(&self) -> [u8; SESSION_LEN] {
         let mut bytes = [0; SESSION_LEN];
-        let mut out = Writer(&mut bytes);
-        out.put(&self.slot.to_ne_bytes()).put(&u32::from(self.generation).to_ne_bytes());
+        let mut out = Writer(&mut bytes[SESSION_HEAD..]);
         for peer in &self.peers {
             out.put(&address(peer.address.ip()))
                 .put(&peer.address.port().to_be_bytes())
                 .put(&peer.way.to_ne_bytes());
         }
+        out.put(&[0; 4]);
         for flow in &self.flows {
             out.put(&flow.key[0].to_ne_bytes())
                 .put(&flow.key[1].to_ne_bytes())
                 .put(&flow.expires_ns.to_ne_bytes())
                 .put(&flow.hard_rate.to_ne_bytes())
-                .put(&flow.soft_rate.to_ne_bytes())
-                .put(&flow.hard_depth.to_ne_bytes())
-                .put(&flow.soft_depth.to_ne_bytes());
+                .put(&flow.soft_rate.to_ne_bytes());
         }
         bytes
     }
+}
+
+/// `word` of a session in the map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Of the states; 0: userspace carries it.
+    pub(super) generation: u16,
+    /// A bucket says that it is here.
+    pub(super) is_entered: bool,
+    /// Counts changes.
+    pub(super) changes: u16,
+}
+
+impl Word {
+    pub(super) fn of(session: &[u8; SESSION_LEN]) -> Self {
+        let word = number(&session[ID_LEN..]);
+        Self {
+            generation: (word & WORD_GENERATION_BITS) as u16,
+            is_entered: word & WORD_ENTERED != 0,
+            changes: (word >> WORD_CHANGES_AT) as u16,
+        }
+    }
+
+    pub(super) fn write_to(self, session: &mut [u8; SESSION_LEN]) {
+        let word = u32::from(self.generation) & WORD_GENERATION_BITS
+            | u32::from(self.is_entered) << WORD_ENTERED.trailing_zeros()
+            | u32::from(self.changes) << WORD_CHANGES_AT;
+        session[ID_LEN..SESSION_HEAD].copy_from_slice(&word.to_ne_bytes());
+    }
+}
+
+/// The 32-bit word that bytes begin with; 0 if they are too few.
+pub(super) fn number(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word))
 }
 
 impl State {
@@ -186,6 +246,19 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_comes_back() {
+        let mut bytes = [0; SESSION_LEN];
+        for word in [
+            Word::default(),
+            Word { generation: super::super::GENERATION_MAX, is_entered: true, changes: u16::MAX },
+            Word { generation: 1, is_entered: false, changes: 2 },
+        ] {
+            word.write_to(&mut bytes);
+            assert_eq!(Word::of(&bytes), word);
+        }
+    }
 
     #[test]
     fn a_state_comes_back_and_a_locked_one_does_not() {

@@ -64,8 +64,8 @@ impl VideoReceiver {
     pub(crate) fn handle_next(&mut self, now: Timestamp, next: &Next) {
         let Next { id, chunk, timestamp_us, head_len, body_len } = next;
         let tail_len = body_len - head_len - chunk.payload_len;
-        self.learn_spacing(now, chunk.at);
         let placed = self.frames.count_expected(now, chunk);
+        self.learn_spacing(placed.gap_us);
         if let Some(wrapper) = self.frames.around()[EDGE - head_len..].first_chunk() {
             self.window.note_next(id.0, chunk.at, chunk.payload_len, (*head_len, tail_len), wrapper);
         }

@@ -368,7 +368,9 @@ impl VideoReceiver {
         let by = if by == RecoveredBy::Nothing && resent { RecoveredBy::Retransmission } else { by };
         if follows && by == RecoveredBy::Nothing {
             self.learn_stall(now, at);
-            self.learn_spacing(now, at);
+            if let Some(frame) = self.frames.frame(frame) {
+                self.learn_spacing(now.micros_since(frame.last_arrival));
+            }
         }
         let placed = self.frames.place(now, chunk, by)?;
         self.window.note_video(id, at, body, chunk.payload, by == RecoveredBy::Parity);
@@ -646,9 +648,8 @@ impl VideoReceiver {
 
     /// The next packet in line has come.
     #[inline]
-    fn learn_spacing(&mut self, now: Timestamp, at: Position) {
-        let Some(frame) = self.frames.frame(at.frame) else { return };
-        let gap_us = now.micros_since(frame.last_arrival).min(SPACING_MAX_US) as f32;
+    fn learn_spacing(&mut self, gap_us: u64) {
+        let gap_us = gap_us.min(SPACING_MAX_US) as f32;
         self.spacing_us += (gap_us - self.spacing_us) / SPACING_PACKETS;
     }
 

@@ -172,7 +172,7 @@ impl Link {
     pub(crate) fn open<'a>(
         &mut self,
         now: Timestamp,
-        path: Path,
+        path: &Path,
         packet_id: PacketId,
         datagram: &'a mut [u8],
     ) -> Result<&'a mut [u8], DropReason> {
@@ -188,7 +188,7 @@ impl Link {
     pub(crate) fn open_into(
         &mut self,
         now: Timestamp,
-        path: Path,
+        path: &Path,
         packet_id: PacketId,
         datagram: &[u8],
         body: &mut [u8],
@@ -200,9 +200,9 @@ impl Link {
     }
 
     #[inline]
-    fn on_opened(&mut self, now: Timestamp, path: Path, len: usize, is_newest: bool) {
-        if is_newest && self.path != path {
-            self.path = path;
+    fn on_opened(&mut self, now: Timestamp, path: &Path, len: usize, is_newest: bool) {
+        if is_newest && self.path != *path {
+            self.path = *path;
             self.counters.path_changes += 1;
         }
         self.last_received = now;

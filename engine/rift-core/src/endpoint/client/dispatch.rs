@@ -10,7 +10,7 @@ use crate::message::proto::{self, Codec, HelloAck, RefusalReason};
 use crate::message::{self, Incoming};
 use crate::session::link::{Channel, Link, Taken};
 use crate::session::{CloseCode, CloseReason, Features, Violation};
-use crate::wire::{HandshakeHeader, TAG_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD, TransportHeader};
+use crate::wire::{HandshakeHeader, TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader};
 use crate::{Bitrate, DropReason, Timestamp};
 
 impl ClientEndpoint {
@@ -70,7 +70,7 @@ impl ClientEndpoint {
     pub(super) fn handle_transport(
         &mut self,
         now: Timestamp,
-        path: Path,
+        path: &Path,
         ecn: Ecn,
         header: TransportHeader,
         datagram: &mut [u8],
@@ -80,30 +80,27 @@ impl ClientEndpoint {
             return Err(DropReason::UnknownAlias);
         }
         let id = header.packet_id;
-        let next = self.streaming.as_ref().and_then(|streaming| streaming.expect(id, datagram.len()));
-        let mut in_place = None;
-        let body = if let (Some(next), Some(streaming)) = (next, &mut self.streaming) {
+        let body = if let Some(streaming) = &mut self.streaming
+            && let Some(next) = streaming.expect(id, datagram.len())
+        {
             let link = &mut session.link;
             let open = |datagram: &[u8], body: &mut [u8]| link.open_into(now, path, id, datagram, body);
-            in_place = streaming.open_next(&next, datagram, open)?.then_some(next);
+            // Nearly every packet ends here, before anything of it is passed on by value: that costs more than to
+            // look at it.
+            if streaming.open_next(&next, datagram, open)? {
+                session.on_opened(ecn)?;
+                streaming.on_packet(now, id, ecn);
+                streaming.handle_next(now, &next, datagram.len());
+                return Ok(());
+            }
             let end = datagram.len() - TAG_LEN;
             &mut datagram[TRANSPORT_HEADER_LEN..end]
         } else {
             session.link.open(now, path, id, datagram)?
         };
-        session.msg3 = None;
-        if ecn == Ecn::Ce {
-            session.link.on_congestion_mark();
-        }
-        if session.link.is_ending() {
-            return Err(DropReason::Unexpected);
-        }
+        session.on_opened(ecn)?;
         if let Some(streaming) = &mut self.streaming {
             streaming.on_packet(now, id, ecn);
-            if let Some(next) = &in_place {
-                streaming.handle_next(now, next, body.len() + TRANSPORT_OVERHEAD);
-                return Ok(());
-            }
             if let Some(taken) = streaming.handle_chunk(now, id, body) {
                 return taken;
             }

@@ -80,7 +80,7 @@ impl ClientEndpoint {
     ) -> Result<(), DropReason> {
         self.on_call(now);
         let result = match Header::decode(datagram) {
-            Ok(Header::Transport(header)) => self.handle_transport(now, path, ecn, header, datagram),
+            Ok(Header::Transport(header)) => self.handle_transport(now, &path, ecn, header, datagram),
             Ok(Header::Handshake(header)) => self.handle_handshake(now, &header, datagram),
             Err(reason) => Err(reason),
         };

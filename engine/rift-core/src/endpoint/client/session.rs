@@ -6,10 +6,10 @@ use super::Via;
 use super::connect::Repeated;
 use super::pairing::PairingAttempt;
 use super::stream::Streaming;
-use crate::endpoint::TrafficClass;
+use crate::endpoint::{Ecn, TrafficClass};
 use crate::session::Features;
 use crate::session::link::Link;
-use crate::{HandshakeId, Timestamp};
+use crate::{DropReason, HandshakeId, Timestamp};
 
 /// A channel to a host.
 #[derive(Debug)]
@@ -30,6 +30,21 @@ impl Session {
     /// Whether the session is on and may carry payload.
     pub(super) fn can_send(&self) -> bool {
         self.is_accepted && !self.link.is_ending()
+    }
+
+    /// A packet has opened, that came with this mark.
+    ///
+    /// # Errors
+    /// [`DropReason::Unexpected`] if the session is over.
+    #[inline]
+    pub(super) fn on_opened(&mut self, ecn: Ecn) -> Result<(), DropReason> {
+        if self.msg3.is_some() {
+            self.msg3 = None;
+        }
+        if ecn == Ecn::Ce {
+            self.link.on_congestion_mark();
+        }
+        if self.link.is_ending() { Err(DropReason::Unexpected) } else { Ok(()) }
     }
 
     /// Seals what is to leave next.

@@ -70,7 +70,7 @@ impl Session {
         datagram: &mut [u8],
         events: &mut VecDeque<HostEvent>,
     ) -> Result<Outcome, DropReason> {
-        let body = self.link.open(now, path, packet_id, datagram)?;
+        let body = self.link.open(now, &path, packet_id, datagram)?;
         Self::handle_body(&mut self.link, &mut self.role, now, body, events)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows which chunk comes next if nothing is lost or overtakes, and where its payload goes; lends that place, and
 //! what lies around it for the bytes around the payload, to whoever opens the packet. Invariants: a place is lent only
-//! if no chunk is there, and counts as filled only by [`FrameTable::count_expected`]; what lies around it is the same
+//! if no chunk is there, and counts as filled only by [`FrameTable::count_expected`]; the chunks around it are the same
 //! afterwards, whatever was written.
 
 use super::{FrameTable, Placed, Position};
@@ -20,6 +20,8 @@ pub(in crate::receive) struct Expected {
     /// Of the payload, in the bytes of all frames.
     start: usize,
     pub(in crate::receive) payload_len: usize,
+    /// The chunk behind it is there already.
+    has_next: bool,
 }
 
 impl FrameTable {
@@ -64,7 +66,8 @@ impl FrameTable {
             && !self.bit(front.frame, slice, chunk);
         let start = frame.buffer as usize * self.sizes.buffer_bytes + slice.chunk_offset(chunk);
         let at = Position { chunk, ..front };
-        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len })
+        let has_next = self.bit(front.frame, slice, chunk + 1);
+        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len, has_next })
     }
 
     /// Lends the place of `expected` to `write`: room for a body of `body_len` bytes whose payload is at `head_len`. The
@@ -84,13 +87,20 @@ impl FrameTable {
         }
         let (start, end) = (expected.start.checked_sub(EDGE)?, EDGE + expected.payload_len);
         let room = self.bytes.get_mut(start..start + end + EDGE)?;
-        // The end of the chunk before, and the beginning of the one behind, which may be there.
         let (before, after) = self.around.split_at_mut(EDGE);
+        // The end of the chunk before.
         before.copy_from_slice(&room[..EDGE]);
-        after.copy_from_slice(&room[end..]);
+        // The beginning of the one behind; where that is not there yet, to read its place would be to wait for memory.
+        if expected.has_next {
+            after.copy_from_slice(&room[end..]);
+        }
         let written = write(&mut room[EDGE - head_len..end + tail_len]);
         before.swap_with_slice(&mut room[..EDGE]);
-        after.swap_with_slice(&mut room[end..]);
+        if expected.has_next {
+            after.swap_with_slice(&mut room[end..]);
+        } else {
+            after.copy_from_slice(&room[end..]);
+        }
         Some(written)
     }
 
@@ -109,5 +119,45 @@ impl FrameTable {
         self.words[frame_at * self.sizes.bitmap_words + words + at.chunk as usize / 64] |=
             1 << (at.chunk % 64);
         self.count(now, frame_at, slice_at, RecoveredBy::Nothing, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FrameId;
+    use crate::receive::ReceiverConfig;
+
+    const NOW: Timestamp = Timestamp::from_micros(1000);
+    const LEN: usize = 3 * EDGE;
+
+    #[test]
+    fn whatever_is_written_the_chunks_around_it_stay() {
+        let payloads: [Vec<u8>; 4] = [1, 2, 3, 4].map(|fill| vec![fill; LEN]);
+        let chunk = |index: u32| VideoChunk {
+            frame_id: FrameId(0),
+            chunk_index: index,
+            chunk_count: 4,
+            payload: &payloads[index as usize],
+            last_slice: true,
+            ..Default::default()
+        };
+        for (first, is_next_there) in [([0, 3], false), ([0, 2], true)] {
+            let config = ReceiverConfig { frame_bytes_max: 64 << 10, ..Default::default() };
+            let mut table = FrameTable::new(&config.sizes(), true);
+            for index in first {
+                table.place(NOW, &chunk(index), RecoveredBy::Nothing).unwrap();
+            }
+            let front = Position { frame: 0, slice: 0, chunk: 0 };
+            let expected = table.expect(front, &chunk(1), LEN, 0).unwrap();
+            let body = [vec![7; EDGE], payloads[1].clone(), vec![8; EDGE]].concat();
+            table.lend(&expected, EDGE, body.len(), |place| place.copy_from_slice(&body)).unwrap();
+            assert_eq!(table.around()[..EDGE], [7; EDGE]);
+            assert_eq!(table.around()[EDGE..], [8; EDGE]);
+            table.count_expected(NOW, &expected);
+            let missing = if is_next_there { 3 } else { 2 };
+            table.place(NOW, &chunk(missing), RecoveredBy::Nothing).unwrap();
+            assert_eq!(table.take_slice(0, 0, true), payloads.concat());
+        }
     }
 }
