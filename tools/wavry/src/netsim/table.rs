@@ -6,6 +6,7 @@
 //! are failures of the run.
 
 use core::fmt::Write as _;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Instant;
 
@@ -96,7 +97,7 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
         (0..work.len()).flat_map(|at| seeds.clone().map(move |seed| (at, seed))).collect();
     let mut done = Vec::with_capacity(jobs.len());
     let mut simulated_us = 0;
-    let began = Instant::now();
+    let (began, is_watched) = (Instant::now(), std::io::stderr().is_terminal());
     let work_on = |&(at, seed): &(usize, u64)| {
         let report: Report = simulate(&work[at].1, seed);
         let fault = report.violations.kept().first().map(|fault| format!("seed {seed}, {fault}"));
@@ -105,10 +106,17 @@ fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) 
     let Ok(()) = pool::run(&jobs, work_on, |&(at, seed), (took_us, fault, metrics)| {
         simulated_us += took_us;
         done.push((at, seed, fault, metrics));
-        eprint!("\r{} of {} runs", done.len(), jobs.len());
+        let percent = done.len() * 100 / jobs.len();
+        if is_watched {
+            eprint!("\r{} of {} runs", done.len(), jobs.len());
+        } else if percent / 10 > (done.len() - 1) * 10 / jobs.len() {
+            eprintln!("{percent} % of {} runs", jobs.len());
+        }
         Ok::<(), std::convert::Infallible>(())
     });
-    eprintln!();
+    if is_watched {
+        eprintln!();
+    }
     let cores = pool::cores(jobs.len());
     let (simulated, took) = (simulated_us as f64 / 1e6, began.elapsed().as_secs_f64().max(1e-6));
     say!(
