@@ -453,6 +453,64 @@ fn two_processors_let_a_sequence_pass_once() {
     assert!(passed.windows(2).all(|pair| pair[0] < pair[1]), "a sequence passed twice");
 }
 
+/// Proves RELAY-FAST-2 where sessions change, end, and leave their place to others while datagrams of theirs come in: what is sent on is sent
+/// to a peer of that session, as it was before or after, and never to something between.
+#[test]
+fn a_session_that_changes_is_seen_whole() {
+    const OTHER: [u8; 16] = [8; 16];
+    /// What has to happen, and the datagrams that a machine with one busy core may need for it.
+    const ENOUGH: u64 = 100;
+    const DATAGRAMS: u64 = 1_000_000;
+    let Some(lab) = busy_lab(SCARCE) else { return };
+    let before = lab.model.sessions[&V4].session;
+    let moved = |to: &str| {
+        let mut session = before;
+        session.peers[1].address = to.parse().unwrap();
+        session
+    };
+    let receivers = ["10.78.0.2:40001", "10.78.255.253:65530"];
+    let [near, far] = receivers.map(moved);
+    // Whoever has the place of a session afterwards has its key too, so that only the id tells them apart.
+    let stranger = moved("10.78.7.7:7777");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let changes = AtomicU64::new(0);
+    let (program, map) = (&lab.program, &lab.map);
+    let mut seen = [0u64; 2];
+    std::thread::scope(|scope| {
+        let (done, changes) = (&done, &changes);
+        scope.spawn(move || {
+            while !done.load(Ordering::Acquire) {
+                for session in [&near, &far, &near, &far] {
+                    map.put(&V4, session).unwrap();
+                }
+                map.remove(&V4).unwrap();
+                map.put(&OTHER, &stranger).unwrap();
+                map.remove(&OTHER).unwrap();
+                changes.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        for sequence in 0..DATAGRAMS {
+            if changes.load(Ordering::Acquire) > ENOUGH && seen.iter().all(|&count| count > ENOUGH) {
+                break;
+            }
+            let frame = plain(&lab, sequence);
+            let mut out = [0; 2048];
+            let run = program.program().test_run(&frame, &mut out, 1).unwrap();
+            // What is answered is shorter.
+            if run.verdict == Verdict::Tx && run.len == frame.len() {
+                let address: [u8; 4] = out[30..34].try_into().unwrap();
+                let to = SocketAddr::from((address, u16::from_be_bytes([out[36], out[37]])));
+                let known = receivers.iter().position(|receiver| receiver.parse() == Ok(to));
+                seen[known.unwrap_or_else(|| panic!("sent to {to}"))] += 1;
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
+    let changes = changes.into_inner();
+    println!("{changes} rounds of changes, {seen:?} sent on");
+    assert!(changes > ENOUGH && seen.iter().all(|&count| count > ENOUGH), "{changes} {seen:?}");
+}
+
 /// How many of `count` runs with the same frame end in each way.
 fn verdicts(program: &RelayProgram, frame: &[u8], count: usize, wanted: Verdict) -> usize {
     (0..count).filter(|_| verdict(program, frame) == wanted).count()

@@ -4,11 +4,12 @@
 //! seed give the same run on every machine.
 
 mod plot;
+mod pool;
 mod table;
 mod traces;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rift_sim::scenario::Controller;
@@ -75,23 +76,39 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     traces::load(&mut scenario)?;
-    let mut failed = 0;
-    for seed in seeds {
+    let (seeds, began) = (seeds.collect::<Vec<_>>(), Instant::now());
+    let (mut failed, mut simulated_us) = (0, 0);
+    let work = |&seed: &u64| {
         let began = Instant::now();
-        let report = simulate(&scenario, seed);
-        let took = began.elapsed().as_secs_f64().max(1e-6);
-        print!("{report}");
-        say!("  speed        {:.0} x real time", report.simulated_us as f64 / 1e6 / took);
+        (simulate(&scenario, seed), began.elapsed())
+    };
+    pool::run(&seeds, work, |seed, (report, took)| {
+        say!("{}", report.to_string().trim_end());
+        say!("  speed        {:.0} x real time", speed(report.simulated_us, took));
+        simulated_us += report.simulated_us;
         failed += u64::from(!report.passed());
-        if let Some(path) = arguments.plot.as_deref().filter(|_| seed + 1 >= arguments.seed + arguments.seeds)
-        {
-            plot::draw(&report, path)?;
+        match arguments.plot.as_deref() {
+            Some(path) if seeds.last() == Some(seed) => plot::draw(&report, path),
+            _ => Ok(()),
         }
+    })?;
+    if seeds.len() > 1 {
+        let cores = pool::cores(seeds.len());
+        say!(
+            "{} runs on {cores} cores: {:.0} x real time",
+            seeds.len(),
+            speed(simulated_us, began.elapsed())
+        );
     }
     if failed > 0 {
         bail!("{failed} of {} runs broke a rule", arguments.seeds.max(1));
     }
     Ok(())
+}
+
+/// Simulated time by the time that it took.
+fn speed(simulated_us: u64, took: Duration) -> f64 {
+    simulated_us as f64 / 1e6 / took.as_secs_f64().max(1e-6)
 }
 
 impl Choice {

@@ -49,15 +49,22 @@ static __always_inline __u32 bucket_of(__u64 part)
     return (part & 0xffffffff) * table_buckets >> 32;
 }
 
+/* Every bit of it depends on every bit of a word (Stafford's variant 13 of the end of MurmurHash3): ids may be counted up. */
+static __always_inline __u64 mixed(__u64 word)
+{
+    word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9ULL;
+    word = (word ^ word >> 27) * 0x94d049bb133111ebULL;
+    return word ^ word >> 31;
+}
+
 /* The number of the session with an id, given as two words; negative: there is none. A global function, which the verifier
  * follows once. */
 __noinline int number_of(__u64 first, __u64 second)
 {
-    __u64 hash = first * table_keys[0] + second * table_keys[1];
-    hash = (hash ^ hash >> 32) * table_keys[2];
-    __u64 other = (hash ^ hash >> 32) * table_keys[0];
-    const __u64 parts[CHOICES] = { hash >> 32, other >> 32, other };
-    __u32 tag = hash;
+    __u64 hash = mixed(first * table_keys[0] + second * table_keys[1]);
+    __u64 other = hash * table_keys[2];
+    const __u64 parts[CHOICES] = { hash >> 32, hash, other >> 32 };
+    __u32 tag = other;
 
 #pragma unroll
     for (int choice = 0; choice < CHOICES; choice++) {

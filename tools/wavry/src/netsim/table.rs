@@ -6,9 +6,8 @@
 //! are failures of the run.
 
 use core::fmt::Write as _;
+use std::io::IsTerminal;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -18,7 +17,7 @@ use rift_sim::scenario::suite::{Figure, Goal, Row, SUITE};
 use rift_sim::{Report, Scenario, run as simulate};
 use serde_json::json;
 
-use super::traces;
+use super::{pool, traces};
 
 /// Figures of each line.
 const FIGURES: [Figure; 9] = [
@@ -96,35 +95,35 @@ pub(super) fn run(
 fn simulate_all(work: &[(&'static Row, Scenario)], seeds: std::ops::Range<u64>) -> Vec<Line> {
     let jobs: Vec<(usize, u64)> =
         (0..work.len()).flat_map(|at| seeds.clone().map(move |seed| (at, seed))).collect();
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(jobs.len()));
-    let simulated_us = AtomicU64::new(0);
-    let began = Instant::now();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let cores = cores.min(jobs.len());
-    std::thread::scope(|scope| {
-        for _ in 0..cores {
-            scope.spawn(|| {
-                while let Some(&(at, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report: Report = simulate(&work[at].1, seed);
-                    simulated_us.fetch_add(report.simulated_us, Ordering::Relaxed);
-                    let Ok(mut done) = done.lock() else { return };
-                    let fault = report.violations.kept().first().map(|fault| format!("seed {seed}, {fault}"));
-                    done.push((at, seed, fault, report.stream));
-                    eprint!("\r{} of {} runs", done.len(), jobs.len());
-                }
-            });
+    let mut done = Vec::with_capacity(jobs.len());
+    let mut simulated_us = 0;
+    let (began, is_watched) = (Instant::now(), std::io::stderr().is_terminal());
+    let work_on = |&(at, seed): &(usize, u64)| {
+        let report: Report = simulate(&work[at].1, seed);
+        let fault = report.violations.kept().first().map(|fault| format!("seed {seed}, {fault}"));
+        (report.simulated_us, fault, report.stream)
+    };
+    let Ok(()) = pool::run(&jobs, work_on, |&(at, seed), (took_us, fault, metrics)| {
+        simulated_us += took_us;
+        done.push((at, seed, fault, metrics));
+        let percent = done.len() * 100 / jobs.len();
+        if is_watched {
+            eprint!("\r{} of {} runs", done.len(), jobs.len());
+        } else if percent / 10 > (done.len() - 1) * 10 / jobs.len() {
+            eprintln!("{percent} % of {} runs", jobs.len());
         }
+        Ok::<(), std::convert::Infallible>(())
     });
-    eprintln!();
-    let (simulated, took) = (simulated_us.into_inner() as f64 / 1e6, began.elapsed().as_secs_f64().max(1e-6));
+    if is_watched {
+        eprintln!();
+    }
+    let cores = pool::cores(jobs.len());
+    let (simulated, took) = (simulated_us as f64 / 1e6, began.elapsed().as_secs_f64().max(1e-6));
     say!(
         "{} runs of {simulated:.0} simulated seconds took {took:.0} s: {:.0} per second on {cores} cores",
         jobs.len(),
         simulated / took
     );
-    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    done.sort_by_key(|&(at, seed, ..)| (at, seed));
     let mut lines: Vec<Line> = work
         .iter()
         .map(|(row, scenario)| Line {
