@@ -120,7 +120,7 @@ fn datagrams_are_well_formed() {
         attach(load.source(), &Interface::named("i0").unwrap(), ModeChoice::Only(Mode::Generic)).unwrap()
     });
     let flood = Settings { pace: Pace::Never, flood: Some((Flood::Sessions, 1_000, 3)), ..net.settings };
-    let results = net.from.with(|| load.run(&flood, &net.flow, SPAN, || false).unwrap());
+    let results = net.from.with(|| load.run(&flood, &net.flow, SPAN * 4, || false).unwrap());
     assert!(results.sent == 0 && results.flood_sent > 10, "{}", results.flood_sent);
     let (mut sources, mut sessions) = (BTreeSet::new(), BTreeSet::new());
     while let Ok((_, from)) = socket.recv_from(&mut bytes) {
