@@ -39,6 +39,41 @@ pub(super) fn room(flows: u32) -> usize {
 /// So many sessions show what it costs to find their state in memory.
 pub(super) const SHUFFLED: u32 = 100_000;
 
+/// Who carries what peers send each other through a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum FastPath {
+    /// An XDP program in the driver: here the other ends have programs too.
+    Native,
+    /// An XDP program behind it, which a relay takes by itself on a virtual cable.
+    Generic,
+    /// The relay's threads.
+    Off,
+}
+
+impl FastPath {
+    /// As the relay's configuration says it.
+    pub(super) fn config(self) -> String {
+        let mode = match self {
+            Self::Native => "native",
+            Self::Generic => "auto",
+            Self::Off => return "fast_path = \"off\"".to_owned(),
+        };
+        format!(
+            "fast_path = \"xdp\"\nxdp_mode = \"{mode}\"\n\
+             interfaces = [\"{RELAY_IN_DEVICE}\", \"{RELAY_OUT_DEVICE}\"]"
+        )
+    }
+
+    /// The mode of the program.
+    pub(super) fn mode(self) -> Option<Mode> {
+        match self {
+            Self::Native => Some(Mode::Native),
+            Self::Generic => Some(Mode::Generic),
+            Self::Off => None,
+        }
+    }
+}
+
 /// Who forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Contender {
@@ -202,16 +237,11 @@ pub(super) fn start(
         }
         Contender::WavrySlow | Contender::WavryXdp | Contender::WavryGeneric => {
             let path = match contender {
-                Contender::WavrySlow => "fast_path = \"off\"".to_owned(),
-                _ => {
-                    // Here the other ends have programs. By itself the relay takes generic mode on a virtual cable.
-                    let mode = if contender == Contender::WavryXdp { "native" } else { "auto" };
-                    format!(
-                        "fast_path = \"xdp\"\nxdp_mode = \"{mode}\"\n\
-                         interfaces = [\"{RELAY_IN_DEVICE}\", \"{RELAY_OUT_DEVICE}\"]"
-                    )
-                }
+                Contender::WavryXdp => FastPath::Native,
+                Contender::WavryGeneric => FastPath::Generic,
+                _ => FastPath::Off,
             };
+            let path = path.config();
             let extra = format!(
                 "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
                  sessions = {}\n{path}",

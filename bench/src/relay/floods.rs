@@ -30,7 +30,7 @@ use wavry_netns::Namespace;
 use wavry_xdp::attach::Mode;
 use wavry_xdp::load::{Flow, Pace, Protocol, Settings, TAG};
 
-use super::contender::{self, Contender, FORWARDER_PORT, Running};
+use super::contender::{self, Contender, FORWARDER_PORT, FastPath, Running};
 use super::lab::{self, FLOOR_IN, Floor, Lab, RECEIVER, RELAY, SENDER, SENDER_DEVICE};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
 use attack::{Attack, BogusSenders, flood};
@@ -52,6 +52,9 @@ pub(crate) struct Arguments {
     /// Sessions that go on when the relay is killed and started again.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     sessions: u32,
+    /// Who carries the sessions.
+    #[arg(long, value_enum, default_value_t = FastPath::Native)]
+    fast_path: FastPath,
     /// Further lines of the relay's configuration.
     #[arg(long, value_name = "TOML", default_value = "")]
     relay_config: String,
@@ -100,13 +103,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Verification may use the generator's core: it is not the forwarding core's work.
 fn start_relay(lab: &Lab, issuer: &Issuer, arguments: &Arguments) -> anyhow::Result<Process> {
-    let extra = format!("core = {}\nsessions = 10000\n{}", lab.relay_core, arguments.relay_config);
+    let Arguments { fast_path, relay_config, .. } = arguments;
+    let extra =
+        format!("core = {}\nsessions = 10000\n{}\n{relay_config}", lab.relay_core, fast_path.config());
     issuer.start_relay(&lab.relay, RELAY, &lab.both_cores(), &extra)
-}
-
-/// By itself a relay takes generic mode on a virtual cable; the floor has the relay's mode.
-fn xdp_mode(arguments: &Arguments) -> Mode {
-    if arguments.relay_config.contains("\"native\"") { Mode::Native } else { Mode::Generic }
 }
 
 /// All rounds of all that is measured.
@@ -123,8 +123,10 @@ fn floods(
     issuer: &Issuer,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let is_xdp = arguments.relay_config.contains("\"xdp\"");
-    let floors: &[Contender] = if is_xdp { &FAST_FLOORS } else { &[Contender::Echo] };
+    let floors: &[Contender] = match arguments.fast_path {
+        FastPath::Off => &[Contender::Echo],
+        _ => &FAST_FLOORS,
+    };
     let mut found = Found {
         floors: floors.iter().map(|&floor| (floor, Vec::new())).collect(),
         attacks: Attack::ALL.iter().map(|_| Vec::new()).collect(),
@@ -136,7 +138,7 @@ fn floods(
         for (floor, seen) in found.floors.iter_mut().skip(1) {
             seen.push(measure_floor(*floor, arguments, lab, place, issuer)?);
         }
-        round(arguments, lab, place, issuer, is_xdp, &mut found)?;
+        round(arguments, lab, place, issuer, &mut found)?;
     }
     judge(&found, report);
     Ok(())
@@ -148,18 +150,17 @@ fn round(
     lab: &Lab,
     place: &Place,
     issuer: &Issuer,
-    is_xdp: bool,
     found: &mut Found,
 ) -> anyhow::Result<()> {
     let relay = start_relay(lab, issuer, arguments)?;
     let started = Instant::now();
     let (mut sessions, flows) = steady_sessions(lab, issuer)?;
     let mut targets = vec![Target::new(flows.clone(), settings(lab), SENDER_DEVICE)];
-    if is_xdp {
+    if let Some(mode) = arguments.fast_path.mode() {
         // A neighbour becomes known by what is sent to it. The same target as below: sequences go on where these end, and
         // are no replays.
         targets[0].take(lab, &Beside::Nothing)?;
-        lab.wait_for_fast_sessions(STEADY, xdp_mode(arguments) == Mode::Generic)?;
+        lab.wait_for_fast_sessions(STEADY, mode == Mode::Generic)?;
     }
     let bogus = BogusSenders::new(lab, issuer)?;
     let to = SocketAddrV4::new(RELAY, sessions::PORT);
@@ -172,7 +173,7 @@ fn round(
         };
         turns.push(Turn { target: 0, beside });
     }
-    let (floor, cable, flooded) = start_floor(arguments, lab, place, issuer, is_xdp)?;
+    let (floor, cable, flooded) = start_floor(arguments, lab, place, issuer)?;
     targets.push(floor_target(&floor, &settings(lab), cable));
     let attack = Attack::UnknownSessions;
     for beside in [Beside::Nothing, Beside::Flood(flooded, attack.kind(rate))] {
@@ -328,12 +329,12 @@ fn start_floor(
     lab: &Lab,
     place: &Place,
     issuer: &Issuer,
-    is_xdp: bool,
 ) -> anyhow::Result<(Running, &'static str, Flow)> {
     let attack = Attack::UnknownSessions;
-    if is_xdp {
+    if let Some(mode) = arguments.fast_path.mode() {
+        // The floor has the relay's mode.
         let Floor { through, last_hop, machine } = lab.floor.as_ref().context("there is no floor")?;
-        let running = contender::bare(machine, through, *last_hop, xdp_mode(arguments), STEADY)?;
+        let running = contender::bare(machine, through, *last_hop, mode, STEADY)?;
         let flood = flood(lab, attack, SocketAddrV4::new(RELAY, sessions::PORT), LEN);
         Ok((running, FLOOR_IN, Flow { ethernet: through.ethernet, ..flood }))
     } else {
