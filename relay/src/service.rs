@@ -2,8 +2,9 @@
 //!
 //! Owns its threads: forwarding (each a socket and the sessions whose datagrams come to it), verifying, the endpoints for
 //! metrics, and with a fast path one that looks after routes. Never logs an address of a user. Invariants: a forwarding
-//! thread neither allocates nor waits for another thread; a full ring is a counted drop; all datagrams of a session come to
-//! one thread, chosen by the session's id, whatever address they come from.
+//! thread neither allocates nor waits for another thread, but where a session enters or leaves the fast path for the few
+//! microseconds in which another's does; a full ring is a counted drop; all datagrams of a session come to one thread,
+//! chosen by the session's id, whatever address they come from.
 
 mod endpoints;
 mod fast_path;
