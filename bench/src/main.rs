@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use wavry_bench::{fec, packet, xdp};
 
+mod bound;
 mod e2e;
 mod emulate;
 mod relay;

@@ -10,8 +10,9 @@ use anyhow::{Context, ensure};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
-use super::process::{BOUND, Lines, Program, Side, bound, chatter};
+use super::process::{Lines, Program, Side, chatter};
 use super::{Setting, WARM_UP};
+use crate::bound::{bound, bound_in};
 
 /// How long the programs may take to say that they are ready.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,9 +51,7 @@ impl Programs {
 
     /// One of them in a network namespace.
     pub(crate) fn command_in(&self, namespace: &Namespace, name: &str) -> Command {
-        let mut command = namespace.command(BOUND[0]);
-        command.args(&BOUND[1..]).arg(self.directory.join(name));
-        Self::quiet(command)
+        Self::quiet(bound_in(namespace, self.directory.join(name)))
     }
 
     fn quiet(mut command: Command) -> Command {

@@ -20,9 +20,10 @@ use wavry_runtime::clock::Clock;
 use wavry_runtime::cores;
 
 use super::own::free_address;
-use super::process::{Program, Side, bound, chatter};
+use super::process::{Program, Side, chatter};
 use super::stream::Stream;
 use super::{Setting, WARM_UP};
+use crate::bound::bound;
 
 /// How long a receiver may take to be ready before the first picture is sent.
 const RECEIVER_START: Duration = Duration::from_millis(1500);

@@ -1,6 +1,5 @@
 //! Child processes that never outlive the measurement, and the processor time they used.
 
-use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -52,17 +51,6 @@ impl Side {
         Ok(started)
     }
 }
-
-/// A program which the kernel ends when the thread that starts it ends before it does: a bench that is killed leaves none
-/// behind.
-pub(crate) fn bound(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new(BOUND[0]);
-    command.args(&BOUND[1..]).arg(program);
-    command
-}
-
-/// How [`bound`] does it, to be put before a program and its arguments. It becomes that program, in the same process.
-pub(crate) const BOUND: [&str; 3] = ["setpriv", "--pdeathsig", "KILL"];
 
 /// A running program. Ended, if need be by force, when it is dropped.
 #[derive(Debug)]
@@ -187,26 +175,6 @@ mod tests {
         assert!(busy.cpu_seconds().unwrap() > 0.0);
         assert!(!busy.stop().unwrap(), "a signal is not success");
         assert!(busy.child().try_wait().unwrap().is_some());
-    }
-
-    #[test]
-    fn a_program_ends_with_the_thread_that_started_it() {
-        let end = Instant::now() + PATIENCE;
-        let starting = std::thread::spawn(move || {
-            let child = bound("sleep").arg("60").spawn().unwrap();
-            // Only then is it bound.
-            let name = format!("/proc/{}/comm", child.id());
-            while std::fs::read_to_string(&name).unwrap().trim() != "sleep" {
-                assert!(Instant::now() < end, "it does not start");
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            child
-        });
-        let mut child = starting.join().unwrap();
-        while child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < end, "it goes on");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     #[test]

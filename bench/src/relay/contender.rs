@@ -19,6 +19,7 @@ use wavry_xdp::rewrite::{Receiver, Rewrite};
 use super::lab::{Lab, RECEIVER, RELAY, RELAY_IN_DEVICE, RELAY_OUT, RELAY_OUT_DEVICE, SENDER, Way};
 use super::sessions::{self, Issuer, Place, Process, Sessions, forward_head};
 use super::{program, turn};
+use crate::bound::bound_in;
 
 /// Bytes of content: time stamp and tag at its beginning, then zeroes.
 pub(super) const CONTENT: usize = 1200;
@@ -236,16 +237,16 @@ pub(super) fn start(
             }
         }
         Contender::WavrySlow | Contender::WavryXdp | Contender::WavryGeneric => {
-            let path = match contender {
+            let fast_path = match contender {
                 Contender::WavryXdp => FastPath::Native,
                 Contender::WavryGeneric => FastPath::Generic,
                 _ => FastPath::Off,
             };
-            let path = path.config();
             let extra = format!(
                 "verifications_per_second = 1000000\nproofs_per_second = 1000000\nanswers_per_second = 1000000\n\
-                 sessions = {}\n{path}",
-                room(flows)
+                 sessions = {}\n{}",
+                room(flows),
+                fast_path.config()
             );
             let process = issuer.start_relay(&lab.relay, RELAY, &lab.relay_core.to_string(), &extra)?;
             let id = process.0.id();
@@ -315,7 +316,7 @@ pub(super) fn bare(
 
 /// A program on the relay's core.
 fn pinned(lab: &Lab, program: &str) -> Command {
-    let mut command = sessions::bound(&lab.relay, "taskset");
+    let mut command = bound_in(&lab.relay, "taskset");
     command.args(["-c", &lab.relay_core.to_string(), program]);
     command
 }

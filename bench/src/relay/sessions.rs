@@ -19,6 +19,8 @@ use rift_relay::wire::{FORWARD_LEN, Header, Role, SessionId};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
+use crate::bound::bound_in;
+
 /// Where the relay tells its counters, in its namespace.
 pub(super) const METRICS: &str = "127.0.0.1:9482";
 /// The relay's UDP port.
@@ -42,14 +44,6 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
-}
-
-/// A program to be run in a namespace, which the kernel ends when the thread that starts it ends before it does: a bench that is
-/// killed leaves none behind.
-pub(super) fn bound(namespace: &Namespace, program: &str) -> Command {
-    let mut command = namespace.command("setpriv");
-    command.args(["--pdeathsig", "KILL", program]);
-    command
 }
 
 /// A child, killed at the end.
@@ -107,7 +101,7 @@ impl Issuer {
                 self.key.public()
             ),
         )?;
-        let mut command = bound(namespace, "taskset");
+        let mut command = bound_in(namespace, "taskset");
         command.args(["-c", cores]).arg(&self.program).arg("--config").arg(&file).env("WAVRY_LOG", "error");
         Process::start(command, "listens on").context("wavry-relay")
     }
