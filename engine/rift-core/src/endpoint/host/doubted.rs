@@ -6,7 +6,7 @@
 use crate::PacketId;
 use crate::feedback::{Fate, PacketOutcome};
 
-/// Requests that are kept at most: two messages full of them. What is beyond is asked for again by the client.
+/// Ids that are kept at most, of four requests as long as a client makes them. What is beyond, it asks for again.
 const IDS_MAX: usize = 256;
 
 /// Requests that wait for word of their packets.

@@ -31,11 +31,20 @@ pub(super) struct Fallback {
 }
 
 impl Fallback {
+    /// The newest frame that the client has decoded.
+    pub(super) fn acknowledged(&self) -> Option<FrameId> {
+        self.acknowledged
+    }
+
     /// The client says that nothing newer than `last_valid` will come; what it says takes `rtt_us` to be answered.
-    pub(super) fn begin(&mut self, last_valid: FrameId, rtt_us: u64) {
-        if rtt_us < ROUND_TRIP_US {
-            return;
+    pub(super) fn begin_if_long(&mut self, last_valid: FrameId, rtt_us: u64) {
+        if rtt_us >= ROUND_TRIP_US {
+            self.begin(last_valid);
         }
+    }
+
+    /// Nothing newer than `last_valid` will come, and what is lost now would not be repaired in time either.
+    pub(super) fn begin(&mut self, last_valid: FrameId) {
         if self.known.is_none() {
             self.frames = 0;
         }
@@ -111,7 +120,7 @@ mod tests {
     fn frames_predict_from_what_is_known_until_one_comes_that_left_after_all_losses() {
         let mut fallback = Fallback::default();
         lose(&mut fallback, 10);
-        fallback.begin(FrameId(9), 300_000);
+        fallback.begin_if_long(FrameId(9), 300_000);
         assert_eq!(fallback.poll(), None, "the request itself is told");
         for frame in 30..40 {
             fallback.on_slice(&slice(frame, false));
@@ -131,7 +140,7 @@ mod tests {
         fallback.on_slice(&slice(42, false));
         assert_eq!(fallback.poll(), None);
         // A request that was overtaken.
-        fallback.begin(FrameId(33), 300_000);
+        fallback.begin_if_long(FrameId(33), 300_000);
         fallback.on_slice(&slice(43, false));
         assert_eq!(fallback.poll(), Some(FrameId(34)));
     }
@@ -140,13 +149,13 @@ mod tests {
     #[test]
     fn a_short_path_a_keyframe_and_age_need_none_of_it() {
         let mut fallback = Fallback::default();
-        fallback.begin(FrameId(9), ROUND_TRIP_US - 1);
+        fallback.begin_if_long(FrameId(9), ROUND_TRIP_US - 1);
         fallback.on_slice(&slice(12, false));
         assert_eq!(fallback.poll(), None);
-        fallback.begin(FrameId(9), ROUND_TRIP_US);
+        fallback.begin_if_long(FrameId(9), ROUND_TRIP_US);
         fallback.on_slice(&slice(13, true));
         assert_eq!(fallback.poll(), None);
-        fallback.begin(FrameId(9), ROUND_TRIP_US);
+        fallback.begin_if_long(FrameId(9), ROUND_TRIP_US);
         let told = (14..200).filter(|&frame| {
             fallback.on_slice(&slice(frame, false));
             fallback.poll().is_some()

@@ -75,8 +75,6 @@ pub(super) struct Streaming {
     /// Of the last report: a mean follows a queue that fills only when that is full.
     latest_rtt_us: u64,
     fallback: Fallback,
-    /// The newest frame that the client has decoded.
-    acknowledged: Option<FrameId>,
 }
 
 /// A request that repeats until it is served, told to the program once per round trip.
@@ -146,7 +144,6 @@ impl Streaming {
             invalidation: Served::default(),
             latest_rtt_us: 0,
             fallback: Fallback::default(),
-            acknowledged: None,
         }
     }
 
@@ -277,10 +274,10 @@ impl Streaming {
         if !self.sender.poll_refused() {
             return;
         }
-        let Some(last_valid) = self.acknowledged else { return };
+        let Some(last_valid) = self.fallback.acknowledged() else { return };
         if events.len() < EVENTS_MAX && self.invalidation.is_news(now, last_valid, rtt_us) {
             // Where repair came too late once it will be again, however short the way is without its queue.
-            self.fallback.begin(last_valid, u64::MAX);
+            self.fallback.begin(last_valid);
             events.push_back(HostEvent::ReferenceInvalidated { last_valid });
         }
     }
@@ -451,7 +448,6 @@ impl Streaming {
                 }
                 self.sent.on_frame_acked(frame);
                 self.fallback.on_frame_acked(frame);
-                self.acknowledged = self.acknowledged.max(Some(frame));
                 self.rate.on_frame_acked(now, self.sent.in_flight());
                 HostEvent::FrameAcknowledged(frame)
             }
@@ -473,7 +469,7 @@ impl Streaming {
                 if !self.invalidation.is_news(now, last_valid, rtt_us) {
                     return Err(DropReason::Duplicate);
                 }
-                self.fallback.begin(last_valid, rtt_us.max(self.latest_rtt_us));
+                self.fallback.begin_if_long(last_valid, rtt_us.max(self.latest_rtt_us));
                 HostEvent::ReferenceInvalidated { last_valid }
             }
             Control::EncoderControl(control) => HostEvent::SkipFrames(control.skip_frames.min(2)),
