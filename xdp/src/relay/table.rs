@@ -127,7 +127,7 @@ impl Table {
         Ok(())
     }
 
-    /// Takes a session out.
+    /// Takes a session out, and leaves nothing of it.
     pub(super) fn remove(&self, id: &[u8; ID_LEN]) -> io::Result<()> {
         let mut entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
         let (tag, choices) = self.hash.of(id);
@@ -147,7 +147,9 @@ impl Table {
                     .map_err(io::Error::other)?;
                 *entered -= 1;
                 let word = Word { generation: 0, is_entered: false, changes: word.changes.wrapping_add(1) };
-                return self.write(slot, &mut bytes, word);
+                self.write(slot, &mut bytes, word)?;
+                // Its keys are nobody's any more.
+                return self.write(slot, &mut [0; SESSION_LEN], word);
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "there is no such session"))
@@ -207,7 +209,10 @@ fn set_entry(bucket: &mut Bucket, place: usize, tag: u32, slot: u32) {
 
 #[cfg(test)]
 mod tests {
+    use libbpf_rs::{MapType, libbpf_sys};
+
     use super::*;
+    use crate::relay::{Flow, Peer};
 
     /// How many of so many sessions find room in their first bucket; all of them find some.
     fn placed_first(sessions: u32, id: impl Fn(u32) -> [u8; ID_LEN]) -> u32 {
@@ -238,5 +243,44 @@ mod tests {
                 placed_first(128, id);
             }
         }
+    }
+
+    /// A table for so many sessions, with as many slots; `None`, and told, where maps cannot be made.
+    fn table(sessions: u32) -> Option<Table> {
+        let hash = Hash::new(sessions);
+        let size = size_of::<libbpf_sys::bpf_map_create_opts>() as u64;
+        let opts = libbpf_sys::bpf_map_create_opts { sz: size, ..Default::default() };
+        let map =
+            |len: usize, count| MapHandle::create(MapType::Array, None::<&str>, 4, len as u32, count, &opts);
+        match (map(BUCKET_LEN, hash.buckets()), map(SESSION_LEN, sessions)) {
+            (Ok(buckets), Ok(slots)) => Some(Table::new(buckets, slots, hash, sessions)),
+            (buckets, slots) => {
+                eprintln!("skipped: maps cannot be made: {:?}, {:?}", buckets.err(), slots.err());
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_session_that_is_gone() {
+        let Some(table) = table(4) else { return };
+        let flow = Flow { key: [u64::MAX, 7], expires_ns: 5, hard_rate: 6, soft_rate: 8 };
+        let peer = Peer { address: "192.0.2.1:1000".parse().unwrap(), way: 3 };
+        let session = Session { slot: 2, generation: 9, peers: [peer; 2], flows: [flow; 2] };
+        let id = [4; ID_LEN];
+        table.put(&id, 2, Some(&session)).unwrap();
+        let key = u64::MAX.to_ne_bytes();
+        let holds = |table: &Table| table.read(2).unwrap().windows(8).any(|bytes| bytes == key);
+        assert!(holds(&table));
+        assert!(table.put(&[5; ID_LEN], 2, None).is_err(), "the slot is taken");
+        table.remove(&id).unwrap();
+        let mut left = table.read(2).unwrap();
+        let word = Word::of(&left);
+        assert!(!word.is_entered && word.generation == 0 && word.changes != 0);
+        Word::default().write_to(&mut left);
+        assert_eq!(left, [0; SESSION_LEN]);
+        assert_eq!(table.remove(&id).unwrap_err().kind(), io::ErrorKind::NotFound);
+        table.put(&[5; ID_LEN], 2, None).unwrap();
+        assert!(!holds(&table));
     }
 }
