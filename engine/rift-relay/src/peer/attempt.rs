@@ -1,8 +1,8 @@
 //! One attempt to present or renew: ask, prove, repeat.
 //!
-//! Owns the retransmission of both datagrams and the secrets that attempts use up. A proof is sent five times, after 100 ms and
-//! each time twice as long: somebody verifies it. To ask costs a relay next to nothing, and beside a flood only one in some questions comes through, so it
-//! is asked sixteen times, 200 ms apart after the first two.
+//! Owns the retransmission of both datagrams and the secrets that attempts use up. A proof is sent five times, after
+//! 100 ms and each time twice as long: somebody verifies it. To ask costs a relay next to nothing, and beside a flood only
+//! one in some questions comes through, so it is asked sixteen times, 200 ms apart after the first two.
 //! Never decides when an attempt begins.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
