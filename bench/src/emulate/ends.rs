@@ -172,7 +172,7 @@ impl<'a, T: Transport> Host<'a, T> {
         match truth {
             Some(truth) => {
                 let slices = &truth.slices[..truth.slice_count as usize];
-                let bytes: usize = slices.iter().map(|&(len, _)| len).sum();
+                let bytes: usize = slices.iter().sum();
                 self.log.on_captured(truth.id, captured_us, bytes as u64);
                 for index in 0..truth.slice_count {
                     let ready = now.plus_micros(self.source.slice_ready_us(index).into());

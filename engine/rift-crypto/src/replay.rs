@@ -16,8 +16,9 @@ pub struct ReplayWindow {
     ring: [u64; WORDS],
 }
 
-/// One word more than the window spans, since the newest id seldom ends a word.
-const WORDS: usize = (ReplayWindow::SIZE / 64) as usize + 1;
+/// At least one word more than the window spans, since the newest id seldom ends a word; and a power of two, so that a
+/// word is found without a division.
+const WORDS: usize = (ReplayWindow::SIZE as usize / 64 + 1).next_power_of_two();
 
 impl ReplayWindow {
     /// How far below the newest id a packet may be and still be accepted, in packets.
@@ -187,7 +188,7 @@ mod tests {
     fn marking_a_stale_id_does_not_disturb_the_window() {
         let mut window = ReplayWindow::new();
         window.mark(5000);
-        window.mark(5000 - 2112); // the same ring position as 5000
+        window.mark(5000 - 64 * WORDS as u64); // the same ring position as 5000
         window.mark(1);
         assert_eq!(window.check(5000), Err(Replay::Duplicate));
         assert_eq!(window.check(4999), Ok(()));

@@ -1,8 +1,8 @@
 //! A model of a video encoder: frames of the size that the target rate asks for, in slices, with
 //! references that can be invalidated.
 //!
-//! Owns the truth about every frame: what it references and the fingerprint of its bytes, against
-//! which the player's side is checked. Invariant: a frame references only frames that the encoder still
+//! Owns the truth about every frame: what it references and what its bytes are, against which the player's
+//! side is checked. Invariant: a frame references only frames that the encoder still
 //! holds and that were not invalidated.
 
 use std::collections::VecDeque;
@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 use rift_core::{Bitrate, FrameId, Timestamp};
 
-use crate::fingerprint::Fingerprint;
 use crate::link::{next_after, normal};
 
 /// Newest frames the encoder can still reference: with two long-term ones, 16 reference pictures (H.264 annex A).
@@ -105,8 +104,8 @@ pub struct FrameTruth {
     pub keyframe: Option<KeyframeCause>,
     /// What it predicts from.
     pub reference: Option<FrameId>,
-    /// Length and fingerprint of each slice; the fingerprint from the moment the slice was emitted.
-    pub slices: [(usize, u64); SLICES_MAX],
+    /// Length of each slice.
+    pub slices: [usize; SLICES_MAX],
     /// How many slices it has.
     pub slice_count: u32,
 }
@@ -205,11 +204,11 @@ impl Source {
         if self.pending.is_none() && self.confirmed.is_none_or(|known| id.0 >= known.0 + MARK_FRAMES) {
             self.pending = Some(id);
         }
-        let mut slices = [(0, 0); SLICES_MAX];
+        let mut slices = [0; SLICES_MAX];
         let slice_len =
             self.frame_len(now, keyframe.is_some()).div_ceil(u64::from(self.config.slices)).max(1);
-        for (_, slice) in (0..self.config.slices).zip(&mut slices) {
-            slice.0 = usize::try_from(slice_len).unwrap_or(usize::MAX);
+        for (_, len) in (0..self.config.slices).zip(&mut slices) {
+            *len = usize::try_from(slice_len).unwrap_or(usize::MAX);
         }
         if self.references.len() == REFERENCES_MAX {
             self.references.pop_front();
@@ -224,31 +223,57 @@ impl Source {
         Some(truth)
     }
 
-    /// Writes slice `index` of frame `id` into `out` and takes its fingerprint. The same slice always has
-    /// the same bytes. False if there is no such slice.
-    pub fn emit_slice(&mut self, id: FrameId, index: u32, out: &mut Vec<u8>) -> bool {
-        let stream = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index) << 56;
-        let Some(truth) = self.position(id).and_then(|at| self.truths.get_mut(at)) else { return false };
-        if index >= truth.slice_count {
-            return false;
-        }
-        let (len, fingerprint) = &mut truth.slices[index as usize];
-        // A stretch of random bytes of its own, from a pool that is made once: bytes are not what a run is about.
-        let mut at = Rng::with_seed(stream).usize(..POOL_LEN);
+    /// Writes slice `index` of frame `id` into `out`. The same slice always has the same bytes. False if there is no
+    /// such slice.
+    pub fn emit_slice(&self, id: FrameId, index: u32, out: &mut Vec<u8>) -> bool {
+        let Some(len) = self.slice_len(id, index) else { return false };
         out.clear();
-        while out.len() < *len {
-            let piece = &self.pool[at..POOL_LEN.min(at + *len - out.len())];
-            out.extend_from_slice(piece);
+        let (own, mut at) = self.slice_bytes(id, index);
+        out.extend_from_slice(&own[..len.min(own.len())]);
+        while out.len() < len {
+            let end = POOL_LEN.min(at + len - out.len());
+            out.extend_from_slice(&self.pool[at..end]);
             at = 0;
         }
-        // Recognisable if it ever left unsealed.
-        let mark = out.len().min(Self::MARK.len());
-        out[..mark].copy_from_slice(&Self::MARK[..mark]);
-        for (byte, own) in out[mark..].iter_mut().zip(stream.to_le_bytes()) {
-            *byte = own;
-        }
-        *fingerprint = Fingerprint::of(out);
         true
+    }
+
+    /// Whether `data` is slice `index` of frame `id`, byte for byte.
+    #[must_use]
+    pub fn is_slice(&self, id: FrameId, index: u32, data: &[u8]) -> bool {
+        if self.slice_len(id, index) != Some(data.len()) {
+            return false;
+        }
+        let (own, mut at) = self.slice_bytes(id, index);
+        let (head, mut rest) = data.split_at(data.len().min(own.len()));
+        if head != &own[..head.len()] {
+            return false;
+        }
+        while !rest.is_empty() {
+            let piece = &self.pool[at..POOL_LEN.min(at + rest.len())];
+            let (here, after) = rest.split_at(piece.len());
+            if here != piece {
+                return false;
+            }
+            (rest, at) = (after, 0);
+        }
+        true
+    }
+
+    fn slice_len(&self, id: FrameId, index: u32) -> Option<usize> {
+        let truth = self.truth(id).filter(|truth| index < truth.slice_count)?;
+        truth.slices.get(index as usize).copied()
+    }
+
+    /// How a slice begins, and where in the pool it goes on: with a stretch of random bytes of its own, of a pool that
+    /// is made once, as bytes are not what a run is about.
+    fn slice_bytes(&self, id: FrameId, index: u32) -> ([u8; 24], usize) {
+        let stream = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(index) << 56;
+        let mut own = [0; 24];
+        // Recognisable if it ever left unsealed.
+        own[..16].copy_from_slice(&Self::MARK);
+        own[16..].copy_from_slice(&stream.to_le_bytes());
+        (own, (Rng::with_seed(stream).usize(..POOL_LEN) + own.len()) % POOL_LEN)
     }
 
     /// How each slice begins.
@@ -385,7 +410,7 @@ mod tests {
         for pair in frames.windows(2) {
             assert_eq!(pair[1].reference, Some(pair[0].id));
         }
-        let bytes: usize = frames[1..].iter().flat_map(|f| f.slices).map(|(len, _)| len).sum();
+        let bytes: usize = frames[1..].iter().flat_map(|f| f.slices).sum();
         let mbps = bytes as f64 * 8.0 / (599.0 / 60.0) / 1e6;
         assert!((19.5..20.6).contains(&mbps), "{mbps}");
     }
@@ -445,15 +470,36 @@ mod tests {
     fn the_bytes_of_a_slice_are_reproducible_and_its_own() {
         let mut source = Source::new(SourceConfig::default(), 9);
         frames(&mut source, 3);
-        let mut bytes = |frame, index| {
+        let bytes = |frame, index| {
             let mut out = Vec::new();
             assert!(source.emit_slice(FrameId(frame), index, &mut out));
-            assert_eq!(source.truth(FrameId(frame)).unwrap().slices[index as usize].1, Fingerprint::of(&out));
             out
         };
         assert_eq!(bytes(1, 1), bytes(1, 1));
         assert_ne!(bytes(1, 1), bytes(1, 2));
         assert_ne!(bytes(1, 1), bytes(2, 1));
+    }
+
+    /// In frames of any size: shorter than what makes a slice its own, and longer than the pool.
+    #[test]
+    fn every_byte_of_a_slice_counts() {
+        for mbps in [0, 1, 20, 800] {
+            let rate = Bitrate::from_bps(1 + mbps * 1_000_000);
+            let mut source = Source::new(SourceConfig { rate, ..SourceConfig::default() }, 9);
+            frames(&mut source, 2);
+            let mut out = Vec::new();
+            assert!(source.emit_slice(FrameId(1), 1, &mut out));
+            assert!(source.is_slice(FrameId(1), 1, &out), "{mbps}");
+            for at in (0..out.len()).step_by(1 + out.len() / 500) {
+                out[at] ^= 1;
+                assert!(!source.is_slice(FrameId(1), 1, &out), "{mbps}: {at} of {}", out.len());
+                out[at] ^= 1;
+            }
+            out.push(0);
+            assert!(!source.is_slice(FrameId(1), 1, &out), "{mbps}: longer");
+            assert!(!source.is_slice(FrameId(1), 1, &out[..out.len() - 2]), "{mbps}: shorter");
+            assert!(!source.is_slice(FrameId(1), 4, &[]) && !source.is_slice(FrameId(7), 0, &[]));
+        }
     }
 
     #[test]
@@ -462,13 +508,13 @@ mod tests {
         let mut source = Source::new(config, 1);
         let sizes: Vec<_> = (1..36_000u64)
             .filter_map(|i| source.capture(Timestamp::from_micros(i * 16_667)))
-            .map(|frame| frame.slices[0].0)
+            .map(|frame| frame.slices[0])
             .collect();
         let usual = sizes[1..].iter().min().unwrap();
         let large = sizes[1..].iter().filter(|&&size| size > usual * 2).count();
         assert!((110..190).contains(&large), "150 in ten minutes, on average: {large}");
         source.set_content(Some(Bitrate::from_mbps(2)));
-        assert!(source.capture(Timestamp::ZERO).unwrap().slices[0].0 * 9 < *usual);
+        assert!(source.capture(Timestamp::ZERO).unwrap().slices[0] * 9 < *usual);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What a loop needs to know of an endpoint of rift-core.
 
+use std::slice::ChunksMut;
+
 use rift_core::endpoint::{ClientEndpoint, Ecn, HostEndpoint, Path, Transmit};
 use rift_core::session::CloseReason;
 use rift_core::{DropReason, Timestamp};
@@ -18,6 +20,22 @@ pub trait Endpoint {
         datagram: &mut [u8],
     ) -> Result<(), DropReason>;
 
+    /// Takes a batch of datagrams that came together, and tells how many of them were not used.
+    #[inline]
+    fn handle_datagrams(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        datagrams: ChunksMut<'_, u8>,
+    ) -> u64 {
+        let mut refused = 0;
+        for datagram in datagrams {
+            refused += u64::from(self.handle_datagram(now, *path, ecn, datagram).is_err());
+        }
+        refused
+    }
+
     /// Notices what time brings.
     fn handle_timeout(&mut self, now: Timestamp);
 
@@ -35,7 +53,7 @@ pub trait Endpoint {
 }
 
 macro_rules! endpoint {
-    ($name:ty) => {
+    ($name:ty $(, $batches:item)?) => {
         impl Endpoint for $name {
             #[inline]
             fn handle_datagram(
@@ -47,6 +65,8 @@ macro_rules! endpoint {
             ) -> Result<(), DropReason> {
                 <$name>::handle_datagram(self, now, path, ecn, datagram)
             }
+
+            $(#[inline] $batches)?
 
             #[inline]
             fn handle_timeout(&mut self, now: Timestamp) {
@@ -77,4 +97,15 @@ macro_rules! endpoint {
 }
 
 endpoint!(HostEndpoint);
-endpoint!(ClientEndpoint);
+endpoint!(
+    ClientEndpoint,
+    fn handle_datagrams(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        datagrams: ChunksMut<'_, u8>,
+    ) -> u64 {
+        ClientEndpoint::handle_datagrams(self, now, path, ecn, datagrams)
+    }
+);

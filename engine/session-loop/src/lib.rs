@@ -21,9 +21,9 @@ mod end;
 
 use std::io;
 
+use rift_core::Timestamp;
 use rift_core::endpoint::{self, Path};
 use rift_core::session::CloseReason;
-use rift_core::{DropReason, Timestamp};
 use wavry_runtime::clock::Clock;
 use wavry_runtime::transport::{self, Received, Transport, Turn};
 
@@ -101,12 +101,9 @@ impl<T: Transport, E: Endpoint> SessionLoop<T, E> {
             let path = Path { remote: batch.from, local: batch.to };
             let ecn = endpoint::Ecn::from_bits(batch.ecn as u8);
             self.traffic.received_bytes += batch.data.len() as u64;
-            for datagram in batch.datagrams() {
-                self.traffic.received += 1;
-                // What is refused is counted by its reason in the endpoint.
-                let taken: Result<(), DropReason> = self.endpoint.handle_datagram(now, path, ecn, datagram);
-                self.traffic.refused += u64::from(taken.is_err());
-            }
+            self.traffic.received += batch.count() as u64;
+            // What is refused is counted by its reason in the endpoint.
+            self.traffic.refused += self.endpoint.handle_datagrams(now, &path, ecn, batch.datagrams());
         }
         self.endpoint.handle_timeout(now);
     }

@@ -110,9 +110,8 @@ const OTHER_PATH: f64 = 1.25;
 /// Every packet was told of within round trip, noise, report interval and this; in microseconds. The sooner a path
 /// that stands still is noticed, the less is put behind it.
 const GRACE_US: u64 = 4_000;
-/// How much of the noise that takes, as a multiple, and what it is taken for before it was measured, in microseconds.
+/// How much of the noise that takes, as a multiple.
 const LATE_NOISE: f64 = 1.5;
-const LATE_NOISE_FIRST_US: f64 = 50_000.0;
 /// Where more is lost than this, the end of a frame may be, for which the report waits so long, in microseconds.
 const LATE_LOSS: f64 = 1e-3;
 const LATE_LOSS_US: u64 = 8_000;
@@ -237,7 +236,7 @@ impl Delta2 {
             state: PathState::Stable,
             reason: Reason::Start,
             rate_bps,
-            queue: QueueDelay::default(),
+            queue: QueueDelay::new(),
             capacity: Capacity::default(),
             sending,
             ladder: Ladder::new(config.fps_max),
@@ -401,7 +400,7 @@ impl Delta2 {
 
     /// The clock jumped: times from before mean nothing.
     pub fn on_clock_jump(&mut self, now: Timestamp) {
-        self.queue = QueueDelay::default();
+        self.queue = QueueDelay::new();
         self.hold = Hold::default();
         self.last_report = None;
         self.rtt_min_us = RttMin { began: now, current_us: u64::MAX, before_us: u64::MAX };
@@ -418,8 +417,7 @@ impl Delta2 {
     }
 
     fn noise_us(&self) -> f64 {
-        let noise_us = self.queue.noise_us();
-        if noise_us.is_finite() { noise_us } else { 0.0 }
+        self.queue.noise_us()
     }
 
     fn period_us(&self) -> f64 {
@@ -432,14 +430,13 @@ impl Delta2 {
 
     /// What packets and reports take when nothing is wrong.
     fn expected(&self) -> Expected {
-        let noise_us = self.queue.noise_us();
-        let noise_us = if noise_us.is_finite() { LATE_NOISE * noise_us } else { LATE_NOISE_FIRST_US };
+        let noise_us = LATE_NOISE * self.queue.noise_us();
         let queue_us = if self.rivalry.is_on() { self.queue.waited_us() } else { self.queue.floor_us() };
         let empty_us = self.rtt_us() + noise_us + queue_us;
         let loss_us = if self.loss > LATE_LOSS { LATE_LOSS_US } else { 0 };
         Expected {
             patience_us: (empty_us + self.report_interval_us) as u64 + GRACE_US + loss_us,
-            silence_us: (LATE_NOISE * self.noise_us() + self.report_interval_us) as u64 + loss_us,
+            silence_us: (noise_us + self.report_interval_us) as u64 + loss_us,
             empty_us,
             capacity_bps: self.capacity.bps().unwrap_or(f64::INFINITY),
         }
@@ -688,7 +685,6 @@ impl Delta2 {
     /// How things stand.
     #[must_use]
     pub fn trace(&self, now: Timestamp) -> DecisionTrace {
-        let noise_us = self.queue.noise_us();
         DecisionTrace {
             at: now,
             state: self.state,
@@ -697,7 +693,7 @@ impl Delta2 {
             video: self.target_bitrate(),
             capacity: Bitrate::from_bps(self.capacity.bps().unwrap_or(0.0) as u64),
             queue_us: self.queue.waited_us() as u32,
-            noise_us: if noise_us.is_finite() { noise_us as u32 } else { 0 },
+            noise_us: self.queue.noise_us() as u32,
             rtt_us: self.rtt_us() as u32,
             loss_ppm: (self.loss * 1e6) as u32,
             parity: 0.0,

@@ -28,7 +28,7 @@ impl Window {
 }
 
 /// The waiting time of the first packet of each frame: later ones wait behind their own frame.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct QueueDelay {
     base: DelayBase,
     windows: [Window; WINDOWS],
@@ -36,9 +36,25 @@ pub(super) struct QueueDelay {
     began: Timestamp,
     /// Of the last two frames.
     last_us: [f64; 2],
+    /// Told for each packet, so made once for each frame.
+    noise_us: f64,
+    floor_us: f64,
 }
 
 impl QueueDelay {
+    /// Nothing has arrived: as noisy as a path may be.
+    pub(super) fn new() -> Self {
+        Self {
+            base: DelayBase::default(),
+            windows: [Window::default(); WINDOWS],
+            current: 0,
+            began: Timestamp::ZERO,
+            last_us: [0.0; 2],
+            noise_us: FLOOR_MAX_US,
+            floor_us: FLOOR_MAX_US,
+        }
+    }
+
     /// The first packet of a frame arrived.
     pub(super) fn on_first_packet(&mut self, sent_at: Timestamp, delay_us: i64) {
         let waited_us = self.base.on_delay(sent_at, delay_us) as f64;
@@ -52,6 +68,11 @@ impl QueueDelay {
         window.sum_us += waited_us;
         window.count += 1;
         self.last_us = [waited_us, self.last_us[0]];
+        let least = |of: fn(&Window) -> f64| self.whole().map(of).fold(FLOOR_MAX_US, f64::min).max(0.0);
+        let noise_us = least(|w| w.mean_us() - w.least_us);
+        let quietest_us = least(Window::mean_us);
+        self.floor_us = quietest_us.min(FLOOR_SPREADS * noise_us);
+        self.noise_us = noise_us;
     }
 
     /// How long the last frame's first packet waited, in microseconds.
@@ -66,17 +87,12 @@ impl QueueDelay {
 
     /// The spread of the quietest window, in microseconds.
     pub(super) fn noise_us(&self) -> f64 {
-        self.whole().map(|w| w.mean_us() - w.least_us).fold(f64::INFINITY, f64::min).clamp(0.0, FLOOR_MAX_US)
+        self.noise_us
     }
 
     /// What the waits are on a quiet path of this kind, in microseconds.
     pub(super) fn floor_us(&self) -> f64 {
-        let noise_us = self.noise_us();
-        if !noise_us.is_finite() {
-            return 0.0;
-        }
-        let quietest_us = self.whole().map(Window::mean_us).fold(f64::INFINITY, f64::min);
-        quietest_us.min(FLOOR_SPREADS * noise_us).clamp(0.0, FLOOR_MAX_US)
+        self.floor_us
     }
 
     /// Windows with enough frames to have a spread.

@@ -115,13 +115,24 @@ impl Look {
         &self.fields
     }
 
+    /// Whether the body differs from this look in index and payload only, and `index` is that index: whether
+    /// [`repeated`](Self::repeated) gives a chunk with it.
+    #[inline]
+    pub(crate) fn is_repeated_with(&self, index: u32, body: &[u8]) -> bool {
+        let (Some(head), Some(tail)) = (body.first_chunk(), body.last_chunk()) else { return false };
+        let written = body.get(self.index_at..).and_then(|rest| rest.first_chunk());
+        body.len() == self.body_len
+            && self.head.difference(head) | self.tail.difference(tail) == 0
+            && written.and_then(|bytes| self.index.read(*bytes)) == Some(index)
+    }
+
     /// The chunk, if the body differs from this look in index and payload only.
     #[inline]
     pub(crate) fn repeated<'a>(&self, body: &'a [u8]) -> Option<VideoChunk<'a>> {
         if body.len() != self.body_len {
             return None;
         }
-        let same = self.head.agrees(body.first_chunk()?) & self.tail.agrees(body.last_chunk()?);
+        let same = self.head.difference(body.first_chunk()?) | self.tail.difference(body.last_chunk()?) == 0;
         let index = self.index.read(*body.get(self.index_at..)?.first_chunk()?);
         if !same {
             return None;
@@ -140,11 +151,15 @@ struct Edge {
 }
 
 impl Edge {
-    /// Without a branch, so that it becomes a few wide instructions.
+    /// The bits that differ among those that count, all words of them joined. Without a branch, so that it becomes a
+    /// few wide instructions.
     #[inline]
-    fn agrees(&self, other: &[u8; EDGE]) -> bool {
-        let pairs = self.bytes.iter().zip(&self.mask).zip(other);
-        pairs.fold(0, |different, ((mine, mask), other)| different | (mine ^ other) & mask) == 0
+    fn difference(&self, other: &[u8; EDGE]) -> u64 {
+        let words = |bytes: &[u8; EDGE]| -> [u64; EDGE / 8] {
+            core::array::from_fn(|at| u64::from_ne_bytes(core::array::from_fn(|byte| bytes[8 * at + byte])))
+        };
+        let (mine, mask, other) = (words(&self.bytes), words(&self.mask), words(other));
+        (0..EDGE / 8).fold(0, |joined, at| joined | (mine[at] ^ other[at]) & mask[at])
     }
 }
 

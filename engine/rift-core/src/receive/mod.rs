@@ -36,7 +36,6 @@ mod window;
 pub use audio::{AudioFrame, AudioQueue};
 pub use config::{PlayoutConfig, ReceiverConfig};
 pub use counters::{ReceiveReport, ReceiverCounters};
-pub(crate) use expected::Next;
 pub use request::RecoveryRequest;
 pub use slice::{ReadySlice, RecoveredBy};
 
@@ -45,6 +44,7 @@ use rift_fec::Solver;
 use crate::fec::{self, Code};
 use crate::message::{self, ArrivalFeedback, FecPacket, Incoming, MediaBody, VideoChunk};
 use crate::{DropReason, FrameId, PacketId, Timestamp};
+use expected::Next;
 use frame::{FrameTable, Placed, Position};
 use history::History;
 use parity::{Outcome, ParityStore, Stripe};
@@ -119,6 +119,8 @@ pub struct VideoReceiver {
     history: History,
     playout: Playout,
     round_trip: RoundTrip,
+    /// The packet that comes next, while nothing but the packet before it has been taken.
+    line: Option<Next>,
     /// For messages computed from parity.
     scratch: Vec<u8>,
     /// Away only while what it solved is taken in.
@@ -155,6 +157,7 @@ impl VideoReceiver {
             history: History::new(),
             playout: Playout::new(config.playout),
             round_trip: RoundTrip { rtt_us: RTT_INITIAL_US, var_us: 0, latest_us: 0 },
+            line: None,
             scratch: vec![0; fec::LENGTH_LEN + frame::PAYLOAD_MAX],
             solver: Some(Box::new(Solver::new(LOST_MAX, frame::PAYLOAD_MAX))),
             parity_overhead: (0, 1),
@@ -171,12 +174,14 @@ impl VideoReceiver {
 
     /// Whether the host marks the last slice of each frame; known once features are agreed on.
     pub fn set_slices(&mut self, slices: bool) {
+        self.line = None;
         self.frames.set_marks_last(slices);
     }
 
     /// Takes note of an authenticated packet, of any kind, before its message is handled.
     #[inline]
     pub fn on_packet(&mut self, now: Timestamp, id: PacketId) {
+        self.line = None;
         match self.window.arrive(now, id.0) {
             Arrival::InOrder => {}
             Arrival::Gap { first } => {
@@ -208,6 +213,7 @@ impl VideoReceiver {
         body: &[u8],
         chunk: &VideoChunk<'_>,
     ) -> Result<(), DropReason> {
+        self.line = None;
         let is_news = self.sliding.is_active() && self.sliding.keep(id.0, chunk, body);
         let result = self.accept(now, id.0, body, chunk, RecoveredBy::Nothing);
         if is_news {
@@ -226,6 +232,7 @@ impl VideoReceiver {
         id: PacketId,
         fec: &FecPacket<'_>,
     ) -> Result<(), DropReason> {
+        self.line = None;
         // The packet's own id is accounted for by `on_packet`; parity is never asked for again.
         let result = match Code::from_wire(fec.code) {
             Some(Code::Sliding) => self.accept_sliding(now, id.0, fec),
@@ -237,6 +244,7 @@ impl VideoReceiver {
     /// The next slice for the decoder: in order of frame and slice, as soon as it is whole, of frames that
     /// can be decoded. Frames that newer ones have made useless are dropped on the way.
     pub fn poll_slice(&mut self, now: Timestamp) -> Option<ReadySlice<'_>> {
+        self.line = None;
         let frame = self.select(now)?;
         Some(self.hand_out(now, &frame))
     }
@@ -244,12 +252,14 @@ impl VideoReceiver {
     /// Writes the ids of packets to ask for now to `out` and returns how many. Call until it returns less
     /// than `out` holds.
     pub fn poll_nack(&mut self, now: Timestamp, out: &mut [PacketId]) -> usize {
+        self.line = None;
         self.notice_lost_tail(now);
         self.scan(now, out)
     }
 
     /// What to ask the encoder for now. Call until it returns `None`.
     pub fn poll_request(&mut self, now: Timestamp) -> Option<RecoveryRequest> {
+        self.line = None;
         if self.repair.has_unseen() {
             self.scan(now, &mut []);
         }
@@ -299,6 +309,7 @@ impl VideoReceiver {
 
     /// To be called when [`poll_timeout`](Self::poll_timeout) has come; then drain the `poll_` functions.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.line = None;
         self.notice_lost_tail(now);
     }
 
@@ -408,9 +419,14 @@ impl VideoReceiver {
         } else if by == RecoveredBy::Retransmission {
             self.counters.chunks_resent += 1;
         }
-        if placed.frame_whole && self.frames.frame(frame).is_some_and(|f| f.recovered == RecoveredBy::Nothing)
-        {
-            self.playout.on_frame_whole(now, timestamp_us);
+        if placed.frame_whole {
+            self.on_frame_whole(now, frame);
+        }
+    }
+
+    fn on_frame_whole(&mut self, now: Timestamp, frame: u64) {
+        if let Some(frame) = self.frames.frame(frame).filter(|f| f.recovered == RecoveredBy::Nothing) {
+            self.playout.on_frame_whole(now, frame.timestamp_us);
         }
     }
 

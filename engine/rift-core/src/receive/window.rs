@@ -309,11 +309,19 @@ impl PacketWindow {
         resent
     }
 
-    /// As [`note_video`](Self::note_video), of the packet in line with the next chunk. `wrapper` begins with the bytes
-    /// around the payload: `head_len` before and `tail_len` behind it.
+    /// Whether `id` is the first that was neither seen nor expected, and not the first of all.
     #[inline]
-    pub(super) fn note_next(
+    pub(super) fn is_in_line(&self, id: u64) -> bool {
+        id == self.next && id != u64::MAX && self.newest.is_some()
+    }
+
+    /// As [`arrive`](Self::arrive) and [`note_video`](Self::note_video) together, of a packet that
+    /// [is in line](Self::is_in_line) with the next chunk. `wrapper` begins with the bytes around the payload: `head_len`
+    /// before and `tail_len` behind it.
+    #[inline]
+    pub(super) fn arrive_in_line(
         &mut self,
+        now: Timestamp,
         id: u64,
         at: Position,
         payload_len: usize,
@@ -321,16 +329,25 @@ impl PacketWindow {
         wrapper: &[u8; WRAPPER_MAX],
     ) {
         let index = self.index(id);
-        let slot = &mut self.slots[index];
-        slot.kind = Kind::Video;
-        slot.frame = at.frame;
-        slot.slice = at.slice;
-        slot.chunk = at.chunk;
-        slot.payload_len = payload_len as u16;
-        slot.head_len = head_len as u8;
-        slot.tail_len = tail_len as u8;
+        self.slots[index] = Slot {
+            id,
+            arrival: now,
+            frame: at.frame,
+            chunk: at.chunk,
+            slice: at.slice,
+            payload_len: payload_len as u16,
+            head_len: head_len as u8,
+            tail_len: tail_len as u8,
+            ecn: 0,
+            kind: Kind::Video,
+            solved: false,
+        };
         let place = id as usize & (self.wrappers.len() - 1);
         self.wrappers[place] = *wrapper;
+        self.received += 1;
+        self.arrivals_new = true;
+        self.next = id + 1;
+        self.newest = Some(id);
         self.front = Some((id, at));
     }
 

@@ -6,7 +6,6 @@ use rift_core::{FrameId, Timestamp};
 
 use super::{Rule, Violations};
 use crate::endpoint::WholeSlice;
-use crate::fingerprint::Fingerprint;
 use crate::source::Source;
 
 /// Decoded frames that are remembered as references.
@@ -138,8 +137,7 @@ impl Player {
             wrong(Rule::SliceIntegrity, "wrongly marked as the last or not");
             picture.sound = false;
         }
-        let expected = truth.slices.get(slice.index as usize);
-        if expected != Some(&(slice.data.len(), Fingerprint::of(slice.data))) {
+        if !source.is_slice(id, slice.index, slice.data) {
             wrong(Rule::SliceIntegrity, "other bytes than were encoded");
             picture.sound = false;
         }

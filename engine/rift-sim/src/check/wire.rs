@@ -77,7 +77,7 @@ impl WireWatch {
         if datagram.len() > DATAGRAM_LEN_MAX {
             violations.add(now, Rule::Framing, format_args!("a datagram of {} bytes", datagram.len()));
         }
-        if (self.seen < SEARCHED_ALL || self.seen.is_multiple_of(64)) && contains(datagram, &Source::MARK) {
+        if (self.seen < SEARCHED_ALL || self.seen.is_multiple_of(64)) && contains(datagram, Source::MARK) {
             violations.add(now, Rule::Sealed, format_args!("{side:?} sent a slice in the clear"));
         }
         if side == Side::Host {
@@ -141,15 +141,39 @@ fn parse(datagram: &[u8]) -> Result<Kind, &'static str> {
     }
 }
 
-/// CRC-16/KERMIT, bit by bit.
+/// CRC-16/KERMIT of up to [`HANDSHAKE_HEADER_LEN`] bytes: what each contributes by its place, from tables.
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, &byte| {
-        (0..8).fold(crc ^ u16::from(byte), |c, _| if c & 1 == 1 { (c >> 1) ^ 0x8408 } else { c >> 1 })
-    })
+    bytes.iter().rev().zip(&CONTRIBUTIONS).fold(0, |crc, (&byte, by_value)| crc ^ by_value[usize::from(byte)])
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+/// By how many bytes follow, and by value.
+static CONTRIBUTIONS: [[u16; 256]; HANDSHAKE_HEADER_LEN] = contributions();
+
+const fn contributions() -> [[u16; 256]; HANDSHAKE_HEADER_LEN] {
+    let mut tables = [[0; 256]; HANDSHAKE_HEADER_LEN];
+    let mut value = 0;
+    while value < 256 {
+        // Bit by bit, with as many zero bytes behind it as there are places.
+        let mut crc = value as u16;
+        let mut place = 0;
+        while place < HANDSHAKE_HEADER_LEN {
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0x8408 } else { crc >> 1 };
+                bit += 1;
+            }
+            tables[place][value] = crc;
+            place += 1;
+        }
+        value += 1;
+    }
+    tables
+}
+
+fn contains(haystack: &[u8], needle: [u8; 16]) -> bool {
+    // As one number: comparing slices calls a function for each place.
+    let needle = u128::from_ne_bytes(needle);
+    haystack.windows(16).any(|window| window.try_into().is_ok_and(|w| u128::from_ne_bytes(w) == needle))
 }
 
 #[cfg(test)]
@@ -189,6 +213,12 @@ mod tests {
             }
         });
         assert_eq!(rules, [Rule::NonceOnce]);
+    }
+
+    /// The check value of the catalogue of parametrised CRC algorithms.
+    #[test]
+    fn the_checksum_is_kermit() {
+        assert_eq!(crc16(b"123456789"), 0x2189);
     }
 
     #[test]

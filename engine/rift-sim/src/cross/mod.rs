@@ -254,7 +254,7 @@ pub(crate) mod bench {
             counters: Vec::new(),
             dropped: 0,
         };
-        let mut queue = EventQueue::new();
+        let mut queue = EventQueue::<_, 0>::new();
         let mut due: Vec<_> = sources.iter().map(Cross::poll_at).collect();
         for (i, &at) in due.iter().enumerate() {
             queue.push(at, Event::Timer(i));

@@ -209,6 +209,10 @@ impl Fluid {
 
     /// The rate at `at_ns` and for how long it holds.
     fn step(&self, at_ns: u128) -> (u64, u128) {
+        if let [(bps, _)] = self.steps[..] {
+            // Again and again the same: no division of 128 bits for each packet.
+            return (bps, self.period_ns);
+        }
         let within = (at_ns + u128::from(self.shift_us) * 1_000) % self.period_ns;
         let (bps, end) = self.steps[self.steps.partition_point(|&(_, end)| end <= within)];
         (bps, end - within)
@@ -222,11 +226,15 @@ impl Fluid {
         }
         loop {
             let (bps, left_ns) = self.step(at);
-            let bps = u128::from(bps);
-            if bps * left_ns >= need {
-                return u64::try_from(at + need.div_ceil(bps.max(1))).unwrap_or(u64::MAX);
+            let sent = u128::from(bps) * left_ns;
+            if sent >= need {
+                let ns = match u64::try_from(need) {
+                    Ok(need) => need.div_ceil(bps.max(1)).into(),
+                    Err(_) => need.div_ceil(u128::from(bps.max(1))),
+                };
+                return u64::try_from(at + ns).unwrap_or(u64::MAX);
             }
-            need -= bps * left_ns;
+            need -= sent;
             at += left_ns;
         }
     }

@@ -1,6 +1,6 @@
 //! Somebody on the path who sees every packet and sends his own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use fastrand::Rng;
 use rift_core::wire::{HandshakeHeader, HandshakeKind};
@@ -14,7 +14,7 @@ const LATER_US_MAX: u64 = 50_000;
 #[derive(Debug)]
 pub(super) struct Forged {
     pub(super) to: Side,
-    pub(super) from: SocketAddr,
+    pub(super) from: SocketAddrV4,
     pub(super) after_us: u64,
     pub(super) datagram: Vec<u8>,
 }
@@ -24,12 +24,12 @@ pub(super) struct Forged {
 pub(super) struct Attacker {
     probability: f64,
     rng: Rng,
-    own_addr: SocketAddr,
+    own_addr: SocketAddrV4,
 }
 
 impl Attacker {
     pub(super) fn new(probability: f64, seed: u64) -> Self {
-        let own_addr = SocketAddr::from(([203, 0, 113, 66], 6_666));
+        let own_addr = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 66), 6_666);
         Self { probability, rng: Rng::with_seed(seed), own_addr }
     }
 
@@ -38,7 +38,7 @@ impl Attacker {
         &mut self,
         to: Side,
         datagram: &[u8],
-        (peer, host): (SocketAddr, SocketAddr),
+        (peer, host): (SocketAddrV4, SocketAddrV4),
     ) -> Option<Forged> {
         if self.probability <= 0.0 || self.rng.f64() >= self.probability {
             return None;

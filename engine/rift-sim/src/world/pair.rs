@@ -3,7 +3,7 @@
 //! Owns both endpoints and what checks them; drives them as the programs around them would. What they send goes onto
 //! the [`Stage`]. Invariant: an endpoint is called only with its own clock's time.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use fastrand::Rng;
 use rift_core::endpoint::Ecn;
@@ -49,8 +49,8 @@ pub(super) struct Pair<P: Peers> {
     pub(super) client: Option<P::Client>,
     /// Counts clients, so that what was meant for an earlier one does not reach a later one.
     pub(super) client_number: u32,
-    client_addr: SocketAddr,
-    host_addr: SocketAddr,
+    client_addr: SocketAddrV4,
+    host_addr: SocketAddrV4,
     /// Both ends say that the session stands.
     pub(super) client_connected: bool,
     pub(super) streaming: bool,
@@ -180,7 +180,7 @@ impl<P: Peers> Pair<P> {
     pub(super) fn start_client(&mut self, stage: &mut Stage, peers: &mut P) {
         let now = self.local(Side::Client, stage.now);
         let seed = self.seeds.u64(..);
-        self.client = Some(peers.client(&self.scenario, seed, self.host_addr, now));
+        self.client = Some(peers.client(&self.scenario, seed, self.host_addr.into(), now));
         self.client_number += 1;
         self.client_addr = client_addr(self.index, self.client_number);
         self.client_connected = false;
@@ -194,7 +194,7 @@ impl<P: Peers> Pair<P> {
         &mut self,
         stage: &mut Stage,
         to: Side,
-        (from, at): (SocketAddr, SocketAddr),
+        (from, at): (SocketAddrV4, SocketAddrV4),
         mut datagram: Vec<u8>,
         ecn: Ecn,
         genuine: bool,
@@ -215,8 +215,13 @@ impl<P: Peers> Pair<P> {
                 let mut head = [0; 32];
                 let head_len = datagram.len().min(head.len());
                 head[..head_len].copy_from_slice(&datagram[..head_len]);
-                let result = self.host.handle_datagram(now, from, ecn, &mut datagram);
-                self.wire.on_delivered_to_host(from, &head[..head_len], datagram.len(), result.is_ok());
+                let result = self.host.handle_datagram(now, from.into(), ecn, &mut datagram);
+                self.wire.on_delivered_to_host(
+                    from.into(),
+                    &head[..head_len],
+                    datagram.len(),
+                    result.is_ok(),
+                );
                 if let Err(reason) = result {
                     self.host_drops.add(reason);
                     stage.note(1, reason as u64);
@@ -224,12 +229,13 @@ impl<P: Peers> Pair<P> {
             }
             Side::Client => {
                 let Some(client) = self.client.as_mut().filter(|_| at == self.client_addr) else { return };
-                if let Err(reason) = client.handle_datagram(now, from, ecn, &mut datagram) {
+                if let Err(reason) = client.handle_datagram(now, from.into(), ecn, &mut datagram) {
                     self.client_drops.add(reason);
                     stage.note(2, reason as u64);
                 }
             }
         }
+        stage.recycle(datagram);
         self.pump(stage, to);
     }
 
@@ -246,7 +252,7 @@ impl<P: Peers> Pair<P> {
             Side::Host => (self.host_addr, self.client_addr),
             Side::Client => (self.client_addr, self.host_addr),
         };
-        if to != peer {
+        if to != SocketAddr::V4(peer) {
             // To an attacker, or to an address that the client has left.
             return;
         }
@@ -254,7 +260,7 @@ impl<P: Peers> Pair<P> {
             self.sample.down_bytes += datagram.len() as u64;
         }
         let delay_us = self.flow.delay_us;
-        stage.send(self.way(side), (self.index, side.other()), (from, to), ecn, datagram, delay_us);
+        stage.send(self.way(side), (self.index, side.other()), (from, peer), ecn, datagram, delay_us);
     }
 
     pub(super) fn consult_oracle(&mut self, stage: &mut Stage, seen: Seen) {
@@ -282,7 +288,7 @@ impl<P: Peers> Pair<P> {
         let truth = if self.paused { None } else { self.source.capture(stage.now) };
         if let Some(truth) = truth {
             self.frames += 1;
-            let bytes: usize = truth.slices[..truth.slice_count as usize].iter().map(|&(len, _)| len).sum();
+            let bytes: usize = truth.slices[..truth.slice_count as usize].iter().sum();
             self.stream.on_captured(truth.id, now_us, bytes as u64);
             self.oracle.on_frame(stage.now, bytes as u64);
             if let Some(cause) = truth.keyframe {
@@ -462,12 +468,12 @@ impl<P: Peers> Pair<P> {
 }
 
 /// Where the `index`th host is.
-fn host_addr(index: usize) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1 + (index % 200) as u8)), 4810)
+fn host_addr(index: usize) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1 + (index % 200) as u8), 4810)
 }
 
 /// Where the `number`th client of the `index`th host is.
-fn client_addr(index: usize, number: u32) -> SocketAddr {
+fn client_addr(index: usize, number: u32) -> SocketAddrV4 {
     let ip = Ipv4Addr::new(198, 51, 100, 7 + (index % 200) as u8);
-    SocketAddr::new(IpAddr::V4(ip), 40_000 + (number % 1_000) as u16)
+    SocketAddrV4::new(ip, 40_000 + (number % 1_000) as u16)
 }

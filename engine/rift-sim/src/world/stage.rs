@@ -3,7 +3,7 @@
 //! Owns packets while they are under way and the account of whose they were. Invariant: a packet that is handed
 //! over is delivered, lost or still under way, and its record says which.
 
-use std::net::SocketAddr;
+use std::net::SocketAddrV4;
 
 use rift_core::Timestamp;
 use rift_core::endpoint::Ecn;
@@ -19,6 +19,9 @@ use crate::report::{PacketRecord, PathCounters};
 /// Buffer for one departure: what the largest GSO send holds.
 const BUFFER_LEN: usize = 65_536;
 
+/// In [`EventQueue`]: for each [`Way`] what leaves its queue and what arrives.
+const LANES: usize = 4;
+
 /// Which of the two queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -33,8 +36,8 @@ pub(super) enum Load {
     Datagram {
         pair: usize,
         to: Side,
-        from: SocketAddr,
-        at: SocketAddr,
+        from: SocketAddrV4,
+        at: SocketAddrV4,
         datagram: Vec<u8>,
         /// Of the packet's record.
         record: usize,
@@ -65,7 +68,7 @@ pub(super) struct Account {
 /// What all streams have in common.
 pub(super) struct Stage {
     pub(super) now: Timestamp,
-    pub(super) queue: EventQueue<Event>,
+    pub(super) queue: EventQueue<Event, LANES>,
     paths: [Path; 2],
     pub(super) accounts: Vec<Account>,
     pub(super) violations: Violations,
@@ -73,6 +76,8 @@ pub(super) struct Stage {
     /// An endpoint never came to an end.
     pub(super) halted: bool,
     pub(super) buffer: Vec<u8>,
+    /// Of datagrams that have come to their end, for the next.
+    spare: Vec<Vec<u8>>,
 }
 
 impl Stage {
@@ -87,6 +92,7 @@ impl Stage {
             log: Fingerprint::new(),
             halted: false,
             buffer: vec![0; BUFFER_LEN],
+            spare: Vec::new(),
         }
     }
 
@@ -114,7 +120,7 @@ impl Stage {
         &mut self,
         way: Way,
         (pair, to): (usize, Side),
-        (from, at): (SocketAddr, SocketAddr),
+        (from, at): (SocketAddrV4, SocketAddrV4),
         ecn: Ecn,
         datagram: &[u8],
         delay_us: u64,
@@ -131,9 +137,11 @@ impl Stage {
             arrived_us: PacketRecord::UNDER_WAY,
             wire_bytes: wire_bytes as u32,
         });
-        let load = Load::Datagram { pair, to, from, at, datagram: datagram.to_vec(), record, delay_us };
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.extend_from_slice(datagram);
+        let load = Load::Datagram { pair, to, from, at, datagram: copy, record, delay_us };
         if let Err(load) = self.paths[way as usize].link.send(self.now, len, ecn, load) {
-            self.on_gone(&load);
+            self.on_gone(load);
         }
         self.drain(way);
     }
@@ -155,14 +163,16 @@ impl Stage {
 
     /// Lets packets fly that have left the queue.
     fn drain(&mut self, way: Way) {
+        let (leaving, arriving) = (way as usize * 2, way as usize * 2 + 1);
         while let Some((load, fate)) = self.paths[way as usize].link.poll(self.now) {
             let Fate::Arrives { at: when, again, flipped_bit, ecn } = fate else {
-                self.on_gone(&load);
+                self.on_gone(load);
                 continue;
             };
             match load {
                 Load::Cross { source, packet, delay_us } => {
-                    self.queue.push(when.plus_micros(delay_us), Event::CrossArrived { source, packet });
+                    let event = Event::CrossArrived { source, packet };
+                    self.queue.push_in_line(arriving, when.plus_micros(delay_us), event);
                 }
                 Load::Datagram { pair, to, from, at, mut datagram, record, delay_us } => {
                     let account = &mut self.accounts[pair];
@@ -181,7 +191,7 @@ impl Stage {
                         // For whoever waits for it, it is lost.
                         account.records[by][record].arrived_us = PacketRecord::LOST;
                     }
-                    self.queue.push(when, deliver(datagram));
+                    self.queue.push_in_line(arriving, when, deliver(datagram));
                 }
             }
         }
@@ -189,16 +199,23 @@ impl Stage {
         let at = path.link.poll_at();
         if at < path.left {
             path.left = at;
-            self.queue.push(at, Event::Left(way));
+            self.queue.push_in_line(leaving, at, Event::Left(way));
         }
     }
 
-    fn on_gone(&mut self, load: &Load) {
-        if let Load::Datagram { pair, to, record, .. } = *load {
+    /// Takes a datagram that is at its end.
+    pub(super) fn recycle(&mut self, mut datagram: Vec<u8>) {
+        datagram.clear();
+        self.spare.push(datagram);
+    }
+
+    fn on_gone(&mut self, load: Load) {
+        if let Load::Datagram { pair, to, record, datagram, .. } = load {
             let account = &mut self.accounts[pair];
             let by = to.other() as usize;
             account.counters[by].gone += 1;
             account.records[by][record].arrived_us = PacketRecord::LOST;
+            self.recycle(datagram);
         }
     }
 }

@@ -220,6 +220,10 @@ impl UringUdp {
 
     /// The turn of a thread that may sleep.
     fn sleep(&mut self, deadline_ns: Option<u64>) -> io::Result<()> {
+        if self.ring.submission().taskrun() {
+            // Something is there already: no clock to read, no deadline for the kernel to look at.
+            return self.enter(Wait::Poll);
+        }
         // Asking the waker first closes the race: a wake-up after this writes to the event counter, which the
         // ring polls.
         let wait = if self.waker.prepare_sleep() { Wait::Until(deadline_ns) } else { Wait::Poll };

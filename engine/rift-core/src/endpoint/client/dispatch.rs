@@ -11,7 +11,7 @@ use crate::message::{self, Incoming};
 use crate::session::link::{Channel, Link, Taken};
 use crate::session::{CloseCode, CloseReason, Features, Violation};
 use crate::wire::{HandshakeHeader, TAG_LEN, TRANSPORT_HEADER_LEN, TransportHeader};
-use crate::{Bitrate, DropReason, Timestamp};
+use crate::{Bitrate, DropReason, PacketId, Timestamp};
 
 impl ClientEndpoint {
     pub(super) fn handle_handshake(
@@ -67,6 +67,7 @@ impl ClientEndpoint {
         }));
     }
 
+    #[inline]
     pub(super) fn handle_transport(
         &mut self,
         now: Timestamp,
@@ -80,24 +81,41 @@ impl ClientEndpoint {
             return Err(DropReason::UnknownAlias);
         }
         let id = header.packet_id;
-        let body = if let Some(streaming) = &mut self.streaming
-            && let Some(next) = streaming.expect(id, datagram.len())
+        // Nearly every packet ends in here, so nothing of what follows is in its way.
+        if let Some(streaming) = &mut self.streaming
+            && streaming.expect(id, datagram.len())
         {
             let link = &mut session.link;
             let open = |datagram: &[u8], body: &mut [u8]| link.open_into(now, path, id, datagram, body);
-            // Nearly every packet ends here, before anything of it is passed on by value: that costs more than to
-            // look at it.
-            if streaming.open_next(&next, datagram, open)? {
+            if streaming.open_next(datagram, open)? {
                 session.on_opened(ecn)?;
-                streaming.on_packet(now, id, ecn);
-                streaming.handle_next(now, &next, datagram.len());
+                streaming.handle_next(now, id, ecn, datagram.len());
                 return Ok(());
             }
             let end = datagram.len() - TAG_LEN;
-            &mut datagram[TRANSPORT_HEADER_LEN..end]
-        } else {
-            session.link.open(now, path, id, datagram)?
-        };
+            return self.handle_body(now, ecn, id, &datagram[TRANSPORT_HEADER_LEN..end]);
+        }
+        self.handle_sealed(now, path, ecn, id, datagram)
+    }
+
+    /// Takes a packet of which nothing is expected.
+    #[inline(never)]
+    fn handle_sealed(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        id: PacketId,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        let Phase::Session(session) = &mut self.phase else { return Err(DropReason::UnknownAlias) };
+        let body = session.link.open(now, path, id, datagram)?;
+        self.handle_body(now, ecn, id, body)
+    }
+
+    /// Takes what was sealed in a packet.
+    fn handle_body(&mut self, now: Timestamp, ecn: Ecn, id: PacketId, body: &[u8]) -> Result<(), DropReason> {
+        let Phase::Session(session) = &mut self.phase else { return Err(DropReason::UnknownAlias) };
         session.on_opened(ecn)?;
         if let Some(streaming) = &mut self.streaming {
             streaming.on_packet(now, id, ecn);

@@ -13,6 +13,7 @@ mod session;
 mod stream;
 
 use std::collections::VecDeque;
+use std::slice::ChunksMut;
 
 use super::{Ecn, Path, SessionInfo, TrafficClass, Transmit};
 use crate::input::{InputEvent, InputState};
@@ -79,8 +80,36 @@ impl ClientEndpoint {
         datagram: &mut [u8],
     ) -> Result<(), DropReason> {
         self.on_call(now);
+        self.handle_one(now, &path, ecn, datagram)
+    }
+
+    /// Takes a batch of datagrams that came together, each as [`handle_datagram`](Self::handle_datagram) does, and tells
+    /// how many of them were not used.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        datagrams: ChunksMut<'_, u8>,
+    ) -> u64 {
+        self.on_call(now);
+        let mut refused = 0;
+        for datagram in datagrams {
+            refused += u64::from(self.handle_one(now, path, ecn, datagram).is_err());
+        }
+        refused
+    }
+
+    #[inline]
+    fn handle_one(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
         let result = match Header::decode(datagram) {
-            Ok(Header::Transport(header)) => self.handle_transport(now, &path, ecn, header, datagram),
+            Ok(Header::Transport(header)) => self.handle_transport(now, path, ecn, header, datagram),
             Ok(Header::Handshake(header)) => self.handle_handshake(now, &header, datagram),
             Err(reason) => Err(reason),
         };
@@ -313,7 +342,15 @@ impl ClientEndpoint {
     }
 
     /// Called before anything else with every call's time.
+    #[inline]
     fn on_call(&mut self, now: Timestamp) {
+        // As in all calls for one batch but the first.
+        if now != self.last_call {
+            self.on_time(now);
+        }
+    }
+
+    fn on_time(&mut self, now: Timestamp) {
         let went_back = now < self.last_call;
         self.last_call = now;
         let jumped = match &mut self.phase {

@@ -10,8 +10,7 @@ use crate::message::proto::control_message::Control;
 use crate::message::proto::{EncoderControl, FrameAck, KeyframeRequest, ReferenceInvalidation, StatsReport};
 use crate::message::{ChunkReader, MediaBody, VideoChunk, encode_nack};
 use crate::receive::{
-    AudioFrame, AudioQueue, Next, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest,
-    VideoReceiver,
+    AudioFrame, AudioQueue, ReadySlice, ReceiverConfig, ReceiverCounters, RecoveryRequest, VideoReceiver,
 };
 use crate::session::Features;
 use crate::session::keys::Use;
@@ -84,11 +83,10 @@ impl Streaming {
         }
     }
 
-    /// What packet `id`, in a datagram of `len` bytes, is if it is the next in line.
+    /// Whether packet `id`, in a datagram of `len` bytes, may be the next in line.
     #[inline]
-    pub(super) fn expect(&self, id: PacketId, len: usize) -> Option<Next> {
-        let look = self.chunks.look().filter(|look| look.body_len() + TRANSPORT_OVERHEAD == len)?;
-        self.receiver.expect(id, look)
+    pub(super) fn expect(&mut self, id: PacketId, len: usize) -> bool {
+        len > TRANSPORT_OVERHEAD && self.receiver.expect(id, len - TRANSPORT_OVERHEAD, self.chunks.look())
     }
 
     /// Has `open` open `datagram` into the place of its chunk. `true`: it is that chunk, to be given to
@@ -100,15 +98,13 @@ impl Streaming {
     #[inline]
     pub(super) fn open_next(
         &mut self,
-        next: &Next,
         datagram: &mut [u8],
         open: impl FnOnce(&[u8], &mut [u8]) -> Result<(), DropReason>,
     ) -> Result<bool, DropReason> {
-        let chunks = &self.chunks;
-        let opened = self.receiver.lend(next, |place| {
+        let look = self.chunks.look();
+        let opened = self.receiver.lend(|index, place| {
             open(datagram, place)?;
-            let chunk = chunks.look().and_then(|look| look.repeated(place));
-            let is_next = chunk.is_some_and(|chunk| chunk.chunk_index == next.chunk_index());
+            let is_next = look.is_some_and(|look| look.is_repeated_with(index, place));
             if !is_next
                 && let Some(body) =
                     datagram.get_mut(TRANSPORT_HEADER_LEN..).and_then(|b| b.get_mut(..place.len()))
@@ -120,13 +116,16 @@ impl Streaming {
         opened.unwrap_or(Err(DropReason::NoRoom))
     }
 
-    /// Takes the packet that was opened into its place, `len` bytes with header and tag.
+    /// Takes packet `id` that was opened into its place, `len` bytes with header and tag.
     #[inline]
-    pub(super) fn handle_next(&mut self, now: Timestamp, next: &Next, len: usize) {
+    pub(super) fn handle_next(&mut self, now: Timestamp, id: PacketId, ecn: Ecn, len: usize) {
+        self.receiver.handle_next(now);
+        if ecn != Ecn::NotEct {
+            self.receiver.on_ecn(id, ecn as u8);
+        }
         if self.features.contains(Features::ARRIVAL_FEEDBACK) {
             self.arrivals.on_packet(now, len);
         }
-        self.receiver.handle_next(now, next);
     }
 
     /// Takes a body if it is a chunk as encoders write them, which is what nearly all bodies are. `None`:

@@ -20,6 +20,10 @@ pub(in crate::receive) struct Expected {
     /// Of the payload, in the bytes of all frames.
     start: usize,
     pub(in crate::receive) payload_len: usize,
+    /// Chunks of the slice.
+    count: u32,
+    /// Of the slice's bits, in the words of all frames.
+    words: usize,
     /// The chunk behind it is there already.
     has_next: bool,
 }
@@ -65,9 +69,34 @@ impl FrameTable {
             && payload_len >= 2 * EDGE
             && !self.bit(front.frame, slice, chunk);
         let start = frame.buffer as usize * self.sizes.buffer_bytes + slice.chunk_offset(chunk);
-        let at = Position { chunk, ..front };
-        let has_next = self.bit(front.frame, slice, chunk + 1);
-        is_plain.then_some(Expected { at, frame_at, slice_at, start, payload_len, has_next })
+        is_plain.then(|| Expected {
+            at: Position { chunk, ..front },
+            frame_at,
+            slice_at,
+            start,
+            payload_len,
+            count: slice.count,
+            words: frame_at * self.sizes.bitmap_words + slice.words,
+            has_next: self.bit(front.frame, slice, chunk + 1),
+        })
+    }
+
+    /// Makes `expected`, which was counted just now, the chunk behind it, in packet `id`. `false`: that cannot be taken
+    /// as it is.
+    #[inline]
+    pub(in crate::receive) fn advance(&self, expected: &mut Expected, id: u64) -> bool {
+        let chunk = expected.at.chunk + 1;
+        if expected.has_next
+            || chunk + 1 >= expected.count
+            || id >= self.frames[expected.frame_at].resent_from
+        {
+            return false;
+        }
+        expected.at.chunk = chunk;
+        expected.start += expected.payload_len;
+        expected.has_next =
+            self.words[expected.words + (chunk as usize + 1) / 64] >> ((chunk + 1) % 64) & 1 == 1;
+        true
     }
 
     /// Lends the place of `expected` to `write`: room for a body of `body_len` bytes whose payload is at `head_len`. The
@@ -115,10 +144,17 @@ impl FrameTable {
     #[inline]
     pub(in crate::receive) fn count_expected(&mut self, now: Timestamp, expected: &Expected) -> Placed {
         let Expected { at, frame_at, slice_at, .. } = *expected;
-        let words = self.slices[slice_at].words;
-        self.words[frame_at * self.sizes.bitmap_words + words + at.chunk as usize / 64] |=
-            1 << (at.chunk % 64);
-        self.count(now, frame_at, slice_at, RecoveredBy::Nothing, false)
+        self.words[expected.words + at.chunk as usize / 64] |= 1 << (at.chunk % 64);
+        let slice = &mut self.slices[slice_at];
+        if slice.received + 1 == slice.count {
+            // Its last chunk has overtaken this one.
+            return self.count(now, frame_at, slice_at, RecoveredBy::Nothing, false);
+        }
+        slice.received += 1;
+        let frame = &mut self.frames[frame_at];
+        let gap_us = now.micros_since(frame.last_arrival);
+        frame.last_arrival = now;
+        Placed { opened: false, gap_us, frame_whole: false }
     }
 }
 
