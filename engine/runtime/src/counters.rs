@@ -27,6 +27,8 @@ pub struct Counters {
     pub received_bytes: u64,
     /// Times that the kernel found no free receive buffer; datagrams then wait in the socket.
     pub receive_enobufs: u64,
+    /// Times that the kernel was told to merge what arrives, or to stop ([`Merge::ByLoad`](crate::uring::Merge)).
+    pub merging_changes: u64,
     /// Receives that ended with another error; the receive was armed again.
     pub receive_errors: u64,
     /// Datagrams dropped because they did not fit a buffer or carried no usable address.

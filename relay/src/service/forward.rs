@@ -184,8 +184,9 @@ impl<T: Transport> Forwarder<T> {
         }
         self.out.close();
         self.commit();
-        let overflow = self.transport.counters().socket_drops;
-        self.links.metrics.receive_overflow.store(overflow, Ordering::Relaxed);
+        let counters = self.transport.counters();
+        self.links.metrics.receive_overflow.store(counters.socket_drops, Ordering::Relaxed);
+        self.links.metrics.merging_changes.store(counters.merging_changes, Ordering::Relaxed);
     }
 
     fn take_outcomes(&mut self, now: Now) {

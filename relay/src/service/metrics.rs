@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(super) sessions: AtomicU64,
     pub(super) verified: AtomicU64,
     pub(super) receive_overflow: AtomicU64,
+    pub(super) merging_changes: AtomicU64,
     pub(super) ready: AtomicBool,
     /// Sessions that the fast path carries.
     pub(super) fast_sessions: AtomicU64,
@@ -44,6 +45,7 @@ impl Default for Metrics {
             sessions: AtomicU64::default(),
             verified: AtomicU64::default(),
             receive_overflow: AtomicU64::default(),
+            merging_changes: AtomicU64::default(),
             ready: AtomicBool::default(),
             fast_sessions: AtomicU64::default(),
             handed_over: AtomicU64::default(),
@@ -98,6 +100,7 @@ impl Metrics {
             ("answers_total", "counter", read(|m| &m.answered)),
             ("verifications_total", "counter", read(|m| &m.verified)),
             ("receive_overflow_total", "counter", read(|m| &m.receive_overflow).saturating_sub(guarded)),
+            ("merging_changes_total", "counter", read(|m| &m.merging_changes)),
             ("sessions", "gauge", read(|m| &m.sessions)),
         ] {
             let _ = writeln!(out, "# TYPE wavry_relay_{name} {kind}\nwavry_relay_{name} {value}");

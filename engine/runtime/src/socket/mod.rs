@@ -99,6 +99,11 @@ impl Socket {
         self.local
     }
 
+    /// Whether the kernel merges what arrives. While it does not, it tells no seams of what it merged before.
+    pub(crate) fn set_merging(&self, on: bool) -> io::Result<()> {
+        set(&self.fd, libc::SOL_UDP, libc::UDP_GRO, i32::from(on))
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
@@ -127,12 +132,14 @@ fn tune(fd: &OwnedFd, family: Family, bind: SocketAddr, options: &Options) -> Re
     set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).map_err(|_| Unsupported::missing(Feature::UdpSegment))?;
     set(fd, libc::SOL_UDP, libc::UDP_GRO, 1).map_err(|_| Unsupported::missing(Feature::UdpGro))?;
 
+    // A socket that is bound to one address need not be told which it was.
+    let any = i32::from(bind.ip().is_unspecified());
     if family == Family::V6 {
         let only = i32::from(!bind.ip().is_unspecified());
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only).map_err(failed("setting IPV6_V6ONLY"))?;
         for (option, value) in [
             (libc::IPV6_RECVTCLASS, 1),
-            (libc::IPV6_RECVPKTINFO, 1),
+            (libc::IPV6_RECVPKTINFO, any),
             // Never fragment and never believe a forged path MTU: the protocol above probes for itself.
             (libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE),
         ] {
@@ -141,7 +148,7 @@ fn tune(fd: &OwnedFd, family: Family, bind: SocketAddr, options: &Options) -> Re
     }
     // An IPv6 socket takes these for the IPv4 traffic that reaches it. It tells the local address of both
     // versions by IPV6_PKTINFO.
-    let pktinfo = i32::from(family == Family::V4);
+    let pktinfo = if family == Family::V4 { any } else { 0 };
     for (option, value) in
         [(libc::IP_RECVTOS, 1), (libc::IP_PKTINFO, pktinfo), (libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)]
     {

@@ -35,7 +35,7 @@ impl Region {
                 std::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
                 0,
             )
@@ -47,7 +47,14 @@ impl Region {
         // SAFETY: the range is exactly the mapping made above.
         unsafe { libc::madvise(base, len, libc::MADV_DONTFORK) };
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?;
-        Ok(Self { base, len })
+        let region = Self { base, len };
+        // Large pages where there are any: lone datagrams lie 64 KiB apart, each on a page of its own that the processor would
+        // have to look up. The kernel may refuse.
+        // SAFETY: the range is exactly the mapping made above.
+        unsafe { libc::madvise(region.base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        // SAFETY: as above; what is written are the zeroes that are there.
+        let result = unsafe { libc::madvise(region.base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
+        if result == 0 { Ok(region) } else { Err(io::Error::last_os_error()) }
     }
 
     /// The first byte; page-aligned.

@@ -13,8 +13,10 @@ use std::rc::Rc;
 use super::Region;
 use crate::transport::TX_SLOT_LEN;
 
-/// Distance between slots: the slot length rounded up so that each begins on a page of its own.
-const STRIDE: usize = 65_536;
+/// Distance between slots: no power of two, or the beginnings of all of them would share a few lines of every cache. 21 lines further
+/// each, a lone datagram's length.
+const STRIDE: usize = 65_536 + 21 * 64;
+const _: () = assert!(STRIDE >= TX_SLOT_LEN);
 
 /// A fixed number of send slots for one thread. Cloning shares the pool.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use super::merging::Merge;
 use crate::socket::OpenError;
 use crate::transport::MAX_SEGMENTS;
 
@@ -19,6 +20,8 @@ pub struct UringUdpConfig {
     pub reuse_port: bool,
     /// Spread datagrams over the sockets that share the port by their content instead; set it on all of them.
     pub steer: Option<Steer>,
+    /// Whether the kernel merges datagrams that arrive together.
+    pub merge: Merge,
     /// Report when the kernel got each batch ([`Received::arrival_ns`](crate::transport::Received)). Costs
     /// the kernel one clock read per packet. For some milliseconds after opening, the stamp may instead be the
     /// moment at which the kernel handed the batch over.
@@ -59,6 +62,7 @@ impl UringUdpConfig {
             busy_poll: false,
             reuse_port: false,
             steer: None,
+            merge: Merge::Always,
             arrival_times: false,
             rx_buffers: 64,
             tx_slots: 32,

@@ -13,6 +13,7 @@
 //! enters the kernel only then: spinning costs no system calls.
 
 mod config;
+mod merging;
 mod receive;
 mod send;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 
 pub use crate::socket::{Filter, OpenError};
 pub use config::{Steer, UringUdpConfig};
+pub use merging::Merge;
 
 use std::io;
 use std::net::SocketAddr;
@@ -118,7 +120,9 @@ impl UringUdp {
         })?;
         let ring = setup(sizes)?;
         let waker = Waker::new().map_err(OpenError::system("creating an event counter"))?;
-        let rx = RxRing::new(config.rx_buffers, config.arrival_times)
+        let ip = socket.local_addr().ip();
+        let local = (!ip.is_unspecified()).then_some(ip);
+        let rx = RxRing::new(config.rx_buffers, config.arrival_times, local, config.merge)
             .map_err(OpenError::system("mapping receive buffers"))?;
         let pool = TxPool::new(config.tx_slots).map_err(OpenError::system("mapping send slots"))?;
         register(&ring, &socket, &waker, &rx)?;
@@ -200,6 +204,18 @@ impl UringUdp {
         let woken = self.waker.take();
         self.counters.wakeups += u64::from(woken);
         woken
+    }
+
+    /// Has the kernel merge what arrives, or stop, as what arrived suggests.
+    #[inline]
+    fn choose_merging(&mut self) {
+        let Some(merging) = &mut self.rx.merging else { return };
+        if let Some(on) = merging.decide()
+            && self.socket.set_merging(on).is_ok()
+        {
+            merging.done(on);
+            self.counters.merging_changes += 1;
+        }
     }
 
     /// The turn of a thread that may sleep.
@@ -331,7 +347,7 @@ impl UringUdp {
                 _ => {}
             }
         }
-        self.rx.on_entered();
+        self.rx.on_entered(!self.arm.receive);
         if self.tx.is_staged() && self.ring.submission().is_empty() {
             let was_blocked = self.tx.is_blocked();
             self.tx.finish(&mut self.counters);
@@ -351,6 +367,7 @@ impl Transport for UringUdp {
 
     fn turn(&mut self, deadline_ns: Option<u64>) -> io::Result<Turn> {
         self.rx.release_current();
+        self.choose_merging();
         self.stage();
         if self.rx.has_ready() {
             if !self.ring.submission().is_empty() {

@@ -20,6 +20,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
@@ -30,6 +31,8 @@ use crate::socket::control::{self, RECEIVE_LEN};
 use crate::sys::{self, Region};
 use crate::transport::Received;
 
+use super::merging::{Merge, Merging};
+
 /// Lengths of name, control data and payload, and flags, each `u32`.
 const LENGTHS: usize = 16;
 /// Room for a `sockaddr_in6`, padded so that the control data begins aligned.
@@ -38,7 +41,10 @@ const CONTROL_AT: usize = LENGTHS + NAME;
 const PAYLOAD_AT: usize = CONTROL_AT + RECEIVE_LEN;
 /// The largest GRO batch is a 64 KiB packet.
 const PAYLOAD: usize = 65_536;
-const STRIDE: usize = PAYLOAD_AT + PAYLOAD;
+/// Buffers whose beginnings lie at the same place in a cache would push each other out: each lies the length of a lone
+/// datagram further than the one before.
+const STRIDE: usize = PAYLOAD_AT + PAYLOAD + 21 * 64;
+const BUFFER_LEN: usize = PAYLOAD_AT + PAYLOAD;
 
 /// Buffers in use at least. One is filled while the other is offered, so that the request stays armed; with more of
 /// them, those that nothing fills at the same time would come out of the cache in turn.
@@ -78,6 +84,9 @@ pub(super) struct RxRing {
     /// `CLOCK_MONOTONIC` minus `CLOCK_REALTIME`, modulo 2^64, at the last kernel entry; `None`: not asked for.
     realtime_to_monotonic: Option<u64>,
     socket_drops: u32,
+    /// The one local address, if there is only one: the kernel does not tell it then.
+    local: Option<IpAddr>,
+    pub(super) merging: Option<Merging>,
 }
 
 /// A filled buffer.
@@ -90,7 +99,12 @@ struct Ready {
 impl RxRing {
     /// Maps `count` buffers (a power of two up to 4096) and offers the first of them.
     #[allow(unsafe_code)]
-    pub(super) fn new(count: usize, arrival_times: bool) -> io::Result<Self> {
+    pub(super) fn new(
+        count: usize,
+        arrival_times: bool,
+        local: Option<IpAddr>,
+        merge: Merge,
+    ) -> io::Result<Self> {
         let entries = Region::map(count * size_of::<BufRingEntry>())?;
         let buffers = Region::map(count * STRIDE)?;
         // SAFETY: all zeroes is a valid `msghdr`: null pointers and lengths of 0.
@@ -114,6 +128,11 @@ impl RxRing {
             current: None,
             realtime_to_monotonic: arrival_times.then_some(0),
             socket_drops: 0,
+            local,
+            merging: match merge {
+                Merge::Always => None,
+                Merge::ByLoad { seam } => Some(Merging::new(seam)),
+            },
         };
         ring.fill_window();
         Ok(ring)
@@ -169,7 +188,11 @@ impl RxRing {
 
     /// A kernel entry ended: the moment to size the window, and to compare the two clocks.
     #[inline]
-    pub(super) fn on_entered(&mut self) {
+    pub(super) fn on_entered(&mut self, goes_on: bool) {
+        if let Some(merging) = &mut self.merging {
+            let now_ns = if merging.wants_time() { sys::monotonic_ns() } else { 0 };
+            merging.on_entered(now_ns, self.entry_buffers, self.ready.len() as u32, goes_on);
+        }
         match self.entry_buffers {
             0 => {}
             1 => self.calm += 1,
@@ -208,7 +231,7 @@ impl RxRing {
             self.release_current();
             let Ready { buffer, len } = self.ready.pop_front()?;
             self.current = Some(buffer);
-            let len = (len as usize).min(STRIDE);
+            let len = (len as usize).min(BUFFER_LEN);
             // SAFETY: `buffer` is below `count`, so the range lies in `buffers`; it is initialised (zeroed
             // when mapped). It was filled and is not offered again before `release_current`, so the
             // kernel does not write to it; `poll` borrows `self` for as long as the slice lives, so no
@@ -226,6 +249,10 @@ impl RxRing {
                     .arrival_ns
                     .zip(self.realtime_to_monotonic)
                     .map(|(arrival, offset)| arrival.wrapping_add(offset));
+                received.to = received.to.or(self.local);
+                if let Some(merging) = &mut self.merging {
+                    merging.on_received(&mut received);
+                }
                 counters.receives += 1;
                 counters.datagrams += received.count().max(1) as u64;
                 counters.received_bytes += received.data.len() as u64;
@@ -260,7 +287,7 @@ impl RxRing {
         unsafe {
             let entry = &mut *base.add(at);
             entry.set_addr(self.buffers.base().add(usize::from(buffer) * STRIDE) as u64);
-            entry.set_len(STRIDE as u32);
+            entry.set_len(BUFFER_LEN as u32);
             entry.set_bid(buffer);
         }
         self.offered += 1;
@@ -377,7 +404,7 @@ mod tests {
             ring.on_filled(buffer, len);
         }
         ring.on_dry();
-        ring.on_entered();
+        ring.on_entered(true);
         let mut counters = Counters::default();
         while ring.poll(&mut counters).is_some() {}
         usize::from(filled)
@@ -385,7 +412,7 @@ mod tests {
 
     #[test]
     fn every_buffer_is_offered_again() {
-        let mut ring = RxRing::new(2, false).unwrap();
+        let mut ring = RxRing::new(2, false, None, Merge::Always).unwrap();
         let mut counters = Counters::default();
         assert!(ring.has_offered());
         for buffer in 0..2 {
@@ -402,28 +429,28 @@ mod tests {
 
     #[test]
     fn lone_datagrams_widen_the_window_and_batches_narrow_it() {
-        let mut ring = RxRing::new(64, false).unwrap();
+        let mut ring = RxRing::new(64, false, None, Merge::Always).unwrap();
         assert_eq!(used_and_spare(&ring), (2, 62));
         for expected in [2, 4, 8, 16, 32, 64, 64] {
             assert_eq!(run_dry(&mut ring, 1456), expected);
             used_and_spare(&ring);
         }
         for expected in [64, 32, 16, 8, 4, 4] {
-            assert_eq!(run_dry(&mut ring, STRIDE as u32), expected);
+            assert_eq!(run_dry(&mut ring, BUFFER_LEN as u32), expected);
             used_and_spare(&ring);
         }
     }
 
     #[test]
     fn batches_that_come_one_by_one_narrow_the_window_in_the_end() {
-        let mut ring = RxRing::new(64, false).unwrap();
+        let mut ring = RxRing::new(64, false, None, Merge::Always).unwrap();
         for expected in [2, 4, 4] {
-            assert_eq!(run_dry(&mut ring, STRIDE as u32), expected);
+            assert_eq!(run_dry(&mut ring, BUFFER_LEN as u32), expected);
         }
         let mut counters = Counters::default();
         let mut entry = |ring: &mut RxRing, filled: u16| {
             (0..filled).for_each(|buffer| ring.on_filled(buffer, 40_000));
-            ring.on_entered();
+            ring.on_entered(true);
             while ring.poll(&mut counters).is_some() {}
         };
         (1..CALM_ENTRIES).for_each(|_| entry(&mut ring, 1));
@@ -438,7 +465,7 @@ mod tests {
 
     #[test]
     fn an_unused_buffer_stays_offered() {
-        let mut ring = RxRing::new(2, false).unwrap();
+        let mut ring = RxRing::new(2, false, None, Merge::Always).unwrap();
         ring.on_unused(1);
         assert_eq!((ring.offered, ring.tail), (2, 3));
         assert_eq!(used_and_spare(&ring), (2, 0));

@@ -341,11 +341,18 @@ impl Header {
 #[inline]
 #[allow(unsafe_code)]
 fn push(queue: &mut SubmissionQueue<'_>, header: &Header, socket: types::Fixed, user_data: u64) {
-    let entry: Entry = opcode::SendMsg::new(socket, &raw const header.message)
-        .flags((libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL).cast_unsigned())
-        .build()
-        .flags(Flags::SKIP_SUCCESS)
-        .user_data(user_data);
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let entry: Entry = if header.message.msg_controllen == 0 {
+        // Without control data the kernel need not read a message header and what it refers to.
+        opcode::Send::new(socket, header.payload.iov_base.cast(), header.payload.iov_len as u32)
+            .flags(flags)
+            .dest_addr((&raw const header.name).cast())
+            .dest_addr_len(header.message.msg_namelen)
+            .build()
+    } else {
+        opcode::SendMsg::new(socket, &raw const header.message).flags(flags.cast_unsigned()).build()
+    };
+    let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(user_data);
     // SAFETY: header, control data, name and payload stay where they are until `finish`: headers are boxed
     // for the queue's lifetime, and the slot stays in `pending`. The request is `MSG_DONTWAIT`, so the kernel
     // is done with all of them when the entry that takes it returns.

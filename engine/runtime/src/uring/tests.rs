@@ -149,3 +149,65 @@ fn slots_of_another_pool_are_limited_too() {
     assert_eq!(receive(&mut b, 32).len(), 32);
     assert_eq!(foreign.available(), 40);
 }
+
+/// Batches of three that begin alike, and end with their number.
+fn commit_three(udp: &mut UringUdp, to: SocketAddr, number: u8) {
+    let mut slot = udp.acquire().unwrap();
+    for datagram in slot[..300].chunks_mut(100) {
+        datagram.fill(0);
+        datagram[..2].copy_from_slice(b"\x57\x01");
+        datagram[99] = number;
+    }
+    udp.commit(slot, Transmit::batch(to, 300, 100));
+    udp.flush().unwrap();
+}
+
+#[test]
+fn what_was_merged_before_merging_ended_arrives_as_it_was_sent() {
+    let mut a = open();
+    let seam = |data: &[u8]| (data.len() > 100).then_some(100);
+    let config = UringUdpConfig { merge: Merge::ByLoad { seam }, ..UringUdpConfig::new(a.local_addr()) };
+    let mut b = UringUdp::open(UringUdpConfig { bind: "127.0.0.1:0".parse().unwrap(), ..config }).unwrap();
+    let to = b.local_addr();
+    for number in 1..=5 {
+        commit_three(&mut a, to, number);
+    }
+    b.socket.set_merging(false).unwrap();
+    b.rx.merging.as_mut().unwrap().done(false);
+    for number in 6..=8 {
+        commit_three(&mut a, to, number);
+    }
+    assert_eq!(receive(&mut b, 24), [(0x57, 100); 24], "in the queue, and after");
+    assert_eq!(b.counters().receives, 5 + 9, "five merged, then one by one");
+    // And what the option's end would have done without.
+    let mut c = open();
+    commit_three(&mut a, c.local_addr(), 1);
+    c.socket.set_merging(false).unwrap();
+    assert_eq!(receive(&mut c, 1), [(0x57, 300)], "the kernel tells no seams then");
+}
+
+#[test]
+fn merging_follows_what_arrives() {
+    let mut senders: Vec<UringUdp> = (0..8).map(|_| open()).collect();
+    let bind = "127.0.0.1:0".parse().unwrap();
+    let merge = Merge::ByLoad { seam: |_| None };
+    let mut udp = UringUdp::open(UringUdpConfig { merge, ..UringUdpConfig::new(bind) }).unwrap();
+    let to = udp.local_addr();
+    while udp.counters().datagrams < 2048 {
+        for sender in &mut senders {
+            commit(sender, 1, Transmit::datagram(to, 100));
+            sender.flush().unwrap();
+        }
+        receive(&mut udp, senders.len());
+    }
+    assert_eq!(udp.counters().merging_changes, 1, "eight in turn are eight receives");
+    let alone = udp.counters().receives;
+    let first = udp.counters().datagrams;
+    while udp.counters().datagrams < first + 4096 {
+        commit(&mut senders[0], 1, Transmit::batch(to, 1600, 100));
+        senders[0].flush().unwrap();
+        receive(&mut udp, 16);
+    }
+    assert_eq!(udp.counters().merging_changes, 2);
+    assert!(udp.counters().receives - alone < 2048, "{:?}", udp.counters());
+}
