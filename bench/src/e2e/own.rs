@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use wavry_netns::Namespace;
 use wavry_runtime::clock::Clock;
 
-use super::process::{Lines, Program, Side, chatter};
+use super::process::{Lines, Program, Side, chatter, stolen_seconds};
 use super::{Setting, WARM_UP};
 use crate::bound::{bound, bound_in};
 
@@ -94,6 +94,8 @@ pub(crate) struct OwnRun {
     pub(crate) sent: usize,
     /// Processor seconds of both programs per second of streaming.
     pub(crate) cpu: f64,
+    /// Seconds per second in which a hypervisor gave cores of this machine to others while they had work.
+    pub(crate) stolen: f64,
 }
 
 /// Streams once and joins what both sides wrote down.
@@ -149,8 +151,10 @@ pub(crate) fn measure(
     client_lines.wait_for("connected to", PATIENCE).context("wavry-client does not connect")?;
     std::thread::sleep(WARM_UP);
     let (started, host_cpu, client_cpu) = (Clock.now(), host.cpu_seconds()?, client.cpu_seconds()?);
+    let stolen_before = stolen_seconds()?;
     std::thread::sleep(setting.measured);
     let cpu = host.cpu_seconds()? - host_cpu + client.cpu_seconds()? - client_cpu;
+    let stolen = stolen_seconds()? - stolen_before;
     let ended = Clock.now();
     ensure!(client.stop()?, "wavry-client failed");
     ensure!(host.stop()?, "wavry-server failed");
@@ -170,7 +174,8 @@ pub(crate) fn measure(
     let mut frames = join(&host, &client, &codes)?;
     frames.retain(|frame| measured.contains(&frame.painted));
     ensure!(!frames.is_empty(), "no frame went through the engine");
-    Ok(OwnRun { frames, sent, cpu: cpu / ((ended - started) as f64 / 1e9) })
+    let seconds = (ended - started) as f64 / 1e9;
+    Ok(OwnRun { frames, sent, cpu: cpu / seconds, stolen: stolen / seconds })
 }
 
 /// The six digits of a line like `Pairing PIN: 123 456 (valid for 120 s)`.

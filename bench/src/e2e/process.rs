@@ -163,6 +163,21 @@ pub(crate) fn chatter() -> Stdio {
     if std::env::var_os("WAVRY_BENCH_VERBOSE").is_some() { Stdio::inherit() } else { Stdio::null() }
 }
 
+/// Seconds, summed over the cores, that a hypervisor gave to others so far while this machine had work for them: the
+/// field `steal` of proc(5), `/proc/stat`. Nothing on hardware of its own.
+///
+/// # Errors
+/// Without such a file.
+pub(crate) fn stolen_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let ticks = stolen_ticks(&stat).context("/proc/stat is not understood")?;
+    Ok(ticks as f64 / TICKS_PER_SECOND)
+}
+
+fn stolen_ticks(stat: &str) -> Option<u64> {
+    stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().nth(7)?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +190,13 @@ mod tests {
         assert!(busy.cpu_seconds().unwrap() > 0.0);
         assert!(!busy.stop().unwrap(), "a signal is not success");
         assert!(busy.child().try_wait().unwrap().is_some());
+    }
+
+    #[test]
+    fn stolen_time_is_the_eighth_field() {
+        assert_eq!(stolen_ticks("cpu  10 2 30 400 5 6 7 88 9 0\ncpu0 1 1 1 1 1 1 1 1 1 0\n"), Some(88));
+        assert_eq!(stolen_ticks("intr 1"), None);
+        assert!(stolen_seconds().unwrap() >= 0.0);
     }
 
     #[test]

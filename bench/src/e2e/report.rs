@@ -29,6 +29,8 @@ pub(crate) struct Report {
     codec: [Row; 3],
     /// The engine's stages.
     stages: Vec<Row>,
+    /// Seconds per second that a hypervisor took from this machine's cores during the engine's runs.
+    stolen: f64,
     /// Total of everybody, the engine first.
     totals: Vec<Subject>,
     goals: Vec<Goal>,
@@ -101,7 +103,9 @@ impl Report {
             Percentiles::median(&runs)
         };
         let sum = over(CodecTime::sum_ms);
-        let overhead = overhead(codec, &own);
+        let alone = alone(codec);
+        let overhead = overhead(&alone, &own);
+        let noise = noise(&alone, codec);
         anyhow::ensure!(!overhead.p50.is_nan(), "no picture was measured with and without the network");
         let mut stages: Vec<Row> = STAGES
             .iter()
@@ -111,6 +115,7 @@ impl Report {
             })
             .collect();
         stages.push(Row { name: "total beyond codec alone", ms: overhead });
+        stages.push(Row { name: "codec alone beyond itself", ms: noise });
         let total = per_run(&own, total_ms);
         let share = median(own.iter().map(|run| {
             median(run.frames.iter().map(|f| {
@@ -145,6 +150,7 @@ impl Report {
             }
             totals.push(subject);
         }
+        let own_stolen: Vec<f64> = own.iter().map(|run| run.stolen).collect();
         let mut distributions = vec![("wavry".to_owned(), own.iter().flat_map(total_ms).collect::<Vec<_>>())];
         distributions.extend(
             peers
@@ -168,6 +174,7 @@ impl Report {
                 Row { name: "both in sequence", ms: sum },
             ],
             stages,
+            stolen: median(own_stolen),
             totals,
             goals,
             distributions,
@@ -214,15 +221,27 @@ fn peer_goals(name: &str, ratio: Ratio) -> Vec<Goal> {
     }
 }
 
-/// What each frame took beyond what its picture takes in the codec alone. Below zero where sending and
-/// decoding early saved more than everything else cost.
-fn overhead(codec: &[CodecTimes], own: &[OwnRun]) -> Percentiles {
+/// What each picture takes in the codec alone: the median over the runs.
+fn alone(codec: &[CodecTimes]) -> BTreeMap<u32, f64> {
     let mut alone: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for (number, time) in codec.iter().flatten() {
         alone.entry(*number).or_default().push(time.sum_ms());
     }
-    let alone: BTreeMap<u32, f64> =
-        alone.into_iter().map(|(number, times)| (number, median(times))).collect();
+    alone.into_iter().map(|(number, times)| (number, median(times))).collect()
+}
+
+/// What the codec alone took beyond what the same picture takes at the median: what the machine itself adds to work of
+/// this kind at its worst moments, and so the least that [`overhead`] can be there.
+fn noise(alone: &BTreeMap<u32, f64>, codec: &[CodecTimes]) -> Percentiles {
+    let beyond = |run: &CodecTimes| {
+        Percentiles::of(run.iter().filter_map(|(number, time)| Some(time.sum_ms() - alone.get(number)?)))
+    };
+    Percentiles::median(&codec.iter().map(beyond).collect::<Vec<_>>())
+}
+
+/// What each frame took beyond what its picture takes in the codec alone. Below zero where sending and
+/// decoding early saved more than everything else cost.
+fn overhead(alone: &BTreeMap<u32, f64>, own: &[OwnRun]) -> Percentiles {
     per_run(own, |run| {
         run.frames
             .iter()
@@ -279,6 +298,11 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
+            "taken from the cores by a hypervisor meanwhile: {:.1} ms each second",
+            self.stolen * 1000.0
+        )?;
+        writeln!(
+            f,
             "\n{:<16}{:>9}{:>9}{:>9}{:>8}{:>14}   wavry by it: p50, p99, CPU",
             "painted-decoded", "p50", "p95", "p99", "CPU", "shown"
         )?;
@@ -324,10 +348,20 @@ mod tests {
             (2, CodecTime { encode_ms: 7.0, decode_ms: 1.0 }),
         ]
         .into();
-        let run =
-            OwnRun { frames: vec![frame(1, 4_500), frame(2, 8_500), frame(9, 99_000)], sent: 3, cpu: 0.5 };
-        let overhead = overhead(&[alone], &[run]);
+        let frames = vec![frame(1, 4_500), frame(2, 8_500), frame(9, 99_000)];
+        let run = OwnRun { frames, sent: 3, cpu: 0.5, stolen: 0.0 };
+        let overhead = overhead(&super::alone(&[alone]), &[run]);
         assert_eq!((overhead.p50, overhead.p99), (0.5, 0.5), "frame 9 has no counterpart");
+    }
+
+    #[test]
+    fn the_codecs_own_noise_is_by_picture() {
+        let time = |encode_ms| CodecTime { encode_ms, decode_ms: 1.0 };
+        let runs: Vec<CodecTimes> = [[3.0, 7.0], [3.5, 7.0], [3.0, 9.0]]
+            .map(|[first, second]| [(1, time(first)), (2, time(second))].into())
+            .into();
+        let noise = noise(&alone(&runs), &runs);
+        assert_eq!((noise.p50, noise.p99), (0.0, 0.5), "medians of the runs: 0, 0 and 0; 0, 0.5 and 2");
     }
 
     #[test]
@@ -340,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_compared_within_its_round() {
-        let own = |ms: u64, cpu| OwnRun { frames: vec![frame(1, ms * 1000)], sent: 1, cpu };
+        let own = |ms: u64, cpu| OwnRun { frames: vec![frame(1, ms * 1000)], sent: 1, cpu, stolen: 0.0 };
         let peer = |ms, cpu| PeerRun { latency_ms: vec![ms], sent: 1, cpu };
         let subject = Subject::peer(
             "p",

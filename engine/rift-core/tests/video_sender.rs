@@ -629,6 +629,51 @@ fn a_late_frame_is_sent_again_while_others_predict_from_it() {
     assert_eq!((host.sender.counters().nacks_stale, host.drain().len()), (1, 1));
 }
 
+/// Proves R-REC-16: what had to make room before anyone said that it was there is as good as too old; what was there is
+/// not needed.
+#[test]
+fn a_frame_that_had_to_make_room_counts_as_late() {
+    let mut host = Host::new(&config());
+    host.sender.set_rtt(80_000);
+    // Two packets each; there is room for four.
+    for frame in 0..6 {
+        host.submit(&whole(frame), &bytes(2000, 0)).unwrap();
+        host.drain();
+    }
+    host.nack(&[0, 3]);
+    assert_eq!((host.sender.counters().nacks_late, host.sender.poll_past_repair()), (2, true));
+    host.nack(&[4]);
+    assert_eq!(host.drain().len(), 1, "the oldest that is here");
+    host.sender.on_frame_acked(FrameId(0));
+    host.nack(&[0, 3]);
+    assert_eq!((host.sender.counters().nacks_late, host.sender.counters().nacks_stale), (3, 1));
+    host.sender.on_frame_acked(FrameId(4));
+    host.nack(&[3, 4]);
+    assert_eq!((host.sender.counters().nacks_late, host.sender.counters().nacks_stale), (3, 3));
+}
+
+/// Proves R-REC-16: where a round trip is long, what is asked for again is sent again, but frames that do without it are
+/// as near.
+#[test]
+fn what_was_sent_again_in_vain_on_a_long_path_is_past_repair() {
+    for (rtt_us, is_long) in [(99_999, false), (100_000, true)] {
+        let mut host = Host::new(&config());
+        host.sender.set_rtt(30_000);
+        host.sender.set_latest_rtt(rtt_us);
+        host.submit(&whole(0), &bytes(2000, 0)).unwrap();
+        host.drain();
+        for again in [false, true] {
+            host.now = host.now.plus_micros(90_000);
+            host.nack(&[0]);
+            // A report that crossed the packet on its way tells nothing new.
+            host.nack(&[0]);
+            assert_eq!(host.drain().len(), 1);
+            assert_eq!(host.sender.poll_past_repair(), again && is_long, "{rtt_us} {again}");
+            assert!(!host.sender.poll_past_repair(), "told once");
+        }
+    }
+}
+
 /// Proves R-REC-11: three round trips are those of the queue that there is now.
 #[test]
 fn a_frame_is_late_by_the_round_trip_that_was_measured_last() {

@@ -70,6 +70,8 @@ impl SliceRecord {
 pub(super) struct Slot {
     serial: u32,
     in_use: bool,
+    /// The frame that had to leave the slot last before anyone said that it was there, and its serial.
+    evicted: Option<(u32, FrameId)>,
     pub(super) frame_id: FrameId,
     pub(super) submitted_at: Timestamp,
     pub(super) keyframe: bool,
@@ -145,6 +147,7 @@ impl FrameStore {
         let slot = || Slot {
             serial: 0,
             in_use: false,
+            evicted: None,
             frame_id: FrameId(0),
             submitted_at: Timestamp::ZERO,
             keyframe: false,
@@ -195,9 +198,23 @@ impl FrameStore {
         was_in_use
     }
 
-    /// Frees every frame up to `frame_id`.
+    /// Frees a slot whose frame may still be asked for.
+    pub(super) fn evict(&mut self, index: u16) {
+        let slot = &mut self.slots[usize::from(index)];
+        slot.evicted = Some((slot.serial, slot.frame_id));
+        self.release(index);
+    }
+
+    /// Whether the frame of `chunk` is not here only because it had to make room.
+    pub(super) fn is_evicted(&self, chunk: ChunkRef) -> bool {
+        let slot = self.slots.get(usize::from(chunk.slot));
+        slot.and_then(|slot| slot.evicted).is_some_and(|(serial, _)| serial == chunk.serial)
+    }
+
+    /// Frees every frame up to `frame_id`, and forgets of those that had to make room that they had.
     pub(super) fn release_until(&mut self, frame_id: FrameId) {
         for index in 0..self.slots.len() {
+            self.slots[index].evicted.take_if(|(_, evicted)| *evicted <= frame_id);
             if self.slots[index].in_use && self.slots[index].frame_id <= frame_id {
                 self.release(index as u16);
             }

@@ -271,7 +271,7 @@ impl Streaming {
     /// What cannot be sent again in time is gone past at once: the client asks for that only when it has waited for
     /// what it will not get.
     fn go_past(&mut self, now: Timestamp, rtt_us: u64, events: &mut VecDeque<HostEvent>) {
-        if !self.sender.poll_refused() {
+        if !self.sender.poll_past_repair() {
             return;
         }
         let Some(last_valid) = self.fallback.acknowledged() else { return };

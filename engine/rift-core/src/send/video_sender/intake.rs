@@ -51,7 +51,7 @@ impl VideoSender {
                 return None;
             }
         } else {
-            self.store.release(oldest);
+            self.store.evict(oldest);
             self.forget_released();
         }
         self.store.lease(now, meta)

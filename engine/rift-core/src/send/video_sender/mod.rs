@@ -80,8 +80,8 @@ pub struct VideoSender {
     dropped: Option<FramesDropped>,
     /// Frames that the newest one that went past any does without: from the first of them to before the second.
     bypassed: (FrameId, FrameId),
-    /// What was asked for is too old to be sent again.
-    has_refused: bool,
+    /// What was asked for is not sent again, or would not be in time.
+    is_past_repair: bool,
 
     active: Option<Active>,
     /// For the bodies of the active batch: all but a shorter last, and that one.
@@ -212,7 +212,7 @@ impl VideoSender {
             broken_since: None,
             dropped: None,
             bypassed: (FrameId(0), FrameId(0)),
-            has_refused: false,
+            is_past_repair: false,
             active: None,
             template: Template::EMPTY,
             last_template: Template::EMPTY,
@@ -371,7 +371,7 @@ impl VideoSender {
                 Err(NackRefusal::Duplicate) => self.counters.nacks_duplicate += 1,
                 Err(NackRefusal::Late) => {
                     self.counters.nacks_late += 1;
-                    self.has_refused = true;
+                    self.is_past_repair = true;
                 }
                 Err(NackRefusal::Queue(Refused::OverBudget)) => self.counters.nacks_over_budget += 1,
                 Err(NackRefusal::Queue(Refused::NoRoom)) => self.counters.nacks_no_room += 1,
@@ -379,10 +379,10 @@ impl VideoSender {
         }
     }
 
-    /// Whether since the last call a chunk was asked for that is too old to be sent again: only a frame that does
-    /// without its frame will help.
-    pub(crate) fn poll_refused(&mut self) -> bool {
-        core::mem::take(&mut self.has_refused)
+    /// Whether since the last call a chunk was asked for that is too old to be sent again, or was sent again in vain on
+    /// a long path: a frame that does without its frame will help, and nothing sooner.
+    pub fn poll_past_repair(&mut self) -> bool {
+        core::mem::take(&mut self.is_past_repair)
     }
 
     /// The peer has decoded or shown `frame`, so that nothing of it or any older frame is needed again.

@@ -12,6 +12,9 @@ const RTT_US_MIN: u64 = 1000;
 /// was submitted a second request for it can have been served; by then a frame that does without is as near.
 const LATE_RTTS: u64 = 3;
 
+/// From this round trip on what was sent again in vain is too late whatever becomes of the next copy, in microseconds.
+const LONG_RTT_US: u64 = 100_000;
+
 /// Why a lost packet is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NackRefusal {
@@ -65,7 +68,9 @@ impl VideoSender {
 
     pub(super) fn queue_retransmission(&mut self, now: Timestamp, id: PacketId) -> Result<(), NackRefusal> {
         let chunk = self.history.chunk(id).ok_or(NackRefusal::Unknown)?;
-        let (slot, slice) = self.store.find(chunk).ok_or(NackRefusal::Stale)?;
+        let Some((slot, slice)) = self.store.find(chunk) else {
+            return Err(if self.store.is_evicted(chunk) { NackRefusal::Late } else { NackRefusal::Stale });
+        };
         let body_len = slice.body_len_of(chunk.chunk);
         if self.is_bypassed(slot.frame_id) {
             return Err(NackRefusal::Stale);
@@ -82,8 +87,11 @@ impl VideoSender {
         if *resent_at != Timestamp::NEVER && now < resent_at.plus_micros(repeat_us) {
             return Err(NackRefusal::Duplicate);
         }
+        let is_again = *resent_at != Timestamp::NEVER;
         self.retransmissions.push(chunk, body_len).map_err(NackRefusal::Queue)?;
         *resent_at = now;
+        // A frame that does without what is missing comes as soon as a second copy, and all behind it with it.
+        self.is_past_repair |= is_again && rtt_us >= LONG_RTT_US;
         Ok(())
     }
 
