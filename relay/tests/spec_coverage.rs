@@ -46,7 +46,7 @@ fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
 fn all_sources() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for dir in ["src", "tests", "../engine/rift-relay/src", "../tools/wavry/tests"] {
+    for dir in ["src", "tests", "../engine/rift-relay/src", "../engine/runtime/src", "../tools/wavry/tests"] {
         sources(&root.join(dir), &mut files);
     }
     files.retain(|file| !file.ends_with("spec_coverage.rs"));
