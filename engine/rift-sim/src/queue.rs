@@ -15,8 +15,8 @@ use rift_core::Timestamp;
 #[derive(Debug)]
 pub struct EventQueue<T, const LANES: usize = 0> {
     keys: BinaryHeap<Key>,
-    /// The heap's events lie still while their keys are put in order: a datagram's event is five times as long as its
-    /// key. By place; places that are free hold nothing.
+    /// The heap's events lie still while their keys, which are shorter, are put in order. By place; places that are free
+    /// hold nothing.
     events: Vec<Option<T>>,
     free: Vec<usize>,
     lanes: [VecDeque<(Moment, T)>; LANES],

@@ -2,39 +2,20 @@
 
 use std::slice::ChunksMut;
 
+use rift_core::Timestamp;
 use rift_core::endpoint::{ClientEndpoint, Ecn, HostEndpoint, Path, Transmit};
 use rift_core::session::CloseReason;
-use rift_core::{DropReason, Timestamp};
 
 /// A host's or a client's end, as far as a loop drives it.
 pub trait Endpoint {
-    /// Takes a datagram; opens it in place.
-    ///
-    /// # Errors
-    /// Why it was not used.
-    fn handle_datagram(
-        &mut self,
-        now: Timestamp,
-        path: Path,
-        ecn: Ecn,
-        datagram: &mut [u8],
-    ) -> Result<(), DropReason>;
-
-    /// Takes a batch of datagrams that came together, and tells how many of them were not used.
-    #[inline]
+    /// Takes a batch of datagrams that came together, opens them in place, and tells how many of them were not used.
     fn handle_datagrams(
         &mut self,
         now: Timestamp,
         path: &Path,
         ecn: Ecn,
         datagrams: ChunksMut<'_, u8>,
-    ) -> u64 {
-        let mut refused = 0;
-        for datagram in datagrams {
-            refused += u64::from(self.handle_datagram(now, *path, ecn, datagram).is_err());
-        }
-        refused
-    }
+    ) -> u64;
 
     /// Notices what time brings.
     fn handle_timeout(&mut self, now: Timestamp);
@@ -53,20 +34,18 @@ pub trait Endpoint {
 }
 
 macro_rules! endpoint {
-    ($name:ty $(, $batches:item)?) => {
+    ($name:ty) => {
         impl Endpoint for $name {
             #[inline]
-            fn handle_datagram(
+            fn handle_datagrams(
                 &mut self,
                 now: Timestamp,
-                path: Path,
+                path: &Path,
                 ecn: Ecn,
-                datagram: &mut [u8],
-            ) -> Result<(), DropReason> {
-                <$name>::handle_datagram(self, now, path, ecn, datagram)
+                datagrams: ChunksMut<'_, u8>,
+            ) -> u64 {
+                <$name>::handle_datagrams(self, now, path, ecn, datagrams)
             }
-
-            $(#[inline] $batches)?
 
             #[inline]
             fn handle_timeout(&mut self, now: Timestamp) {
@@ -97,15 +76,4 @@ macro_rules! endpoint {
 }
 
 endpoint!(HostEndpoint);
-endpoint!(
-    ClientEndpoint,
-    fn handle_datagrams(
-        &mut self,
-        now: Timestamp,
-        path: &Path,
-        ecn: Ecn,
-        datagrams: ChunksMut<'_, u8>,
-    ) -> u64 {
-        ClientEndpoint::handle_datagrams(self, now, path, ecn, datagrams)
-    }
-);
+endpoint!(ClientEndpoint);

@@ -18,6 +18,7 @@ mod sound;
 mod stream;
 
 use std::collections::VecDeque;
+use std::slice::ChunksMut;
 
 use rift_crypto::{Pin, WavryId};
 
@@ -96,6 +97,18 @@ impl HostEndpoint {
             self.drops.add(reason);
         }
         result
+    }
+
+    /// Takes a batch of datagrams that came together, each as [`handle_datagram`](Self::handle_datagram) does, and tells
+    /// how many of them were not used.
+    pub fn handle_datagrams(
+        &mut self,
+        now: Timestamp,
+        path: &Path,
+        ecn: Ecn,
+        datagrams: ChunksMut<'_, u8>,
+    ) -> u64 {
+        datagrams.map(|datagram| u64::from(self.handle_datagram(now, *path, ecn, datagram).is_err())).sum()
     }
 
     /// Notices what time brings.
